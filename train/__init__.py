@@ -1,0 +1,1 @@
+"""Makes detectors from normal sound alone; installs as ``edge_asd_train``."""
