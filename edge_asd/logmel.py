@@ -1,0 +1,168 @@
+"""Log-Mel spectrogram of one window of sound, in numpy.
+
+The one log-Mel of training, replay and the daemon. It follows librosa's ``melspectrogram`` (centred frames, zero
+padding, periodic Hann window, Slaney mel scale and area normalisation) followed by ``10 log10(max(amin, S))``; librosa
+itself is the reference in the tests. Inside it computes in float64 and without BLAS, so that a window has one log-Mel,
+to the bit, whatever the number of threads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32Array = NDArray[np.float32]
+Float64Array = NDArray[np.float64]
+
+# Slaney's mel scale (Auditory Toolbox, 1998): linear below 1 kHz, logarithmic above.
+_HZ_PER_LINEAR_MEL = 200.0 / 3.0
+_BREAK_HZ = 1000.0
+_BREAK_MEL = _BREAK_HZ / _HZ_PER_LINEAR_MEL
+_LOG_STEP = np.log(6.4) / 27.0
+
+
+@dataclass(frozen=True)
+class LogMelParameters:
+    """What defines a log-Mel; a detector file carries its own."""
+
+    sample_rate: int = 16_000
+    """Hz."""
+    n_fft: int = 1024
+    """Samples in a frame."""
+    hop_length: int = 512
+    """Samples from frame to frame."""
+    n_mels: int = 128
+    """Mel bands."""
+    fmin: float = 0.0
+    """Lower edge of the lowest band, Hz."""
+    fmax: float = 8000.0
+    """Upper edge of the highest band, Hz."""
+    amin: float = 1e-10
+    """Smallest power that is told apart from silence; sets the floor, -100 dB."""
+
+    def __post_init__(self) -> None:
+        if not 8_000 <= self.sample_rate <= 192_000:
+            raise ValueError(f"sample_rate {self.sample_rate} is outside 8000 to 192000 Hz")
+        if not 64 <= self.n_fft <= 16_384 or self.n_fft % 2:
+            raise ValueError(f"n_fft {self.n_fft} is not an even number from 64 to 16384")
+        if not 1 <= self.hop_length <= self.n_fft:
+            raise ValueError(f"hop_length {self.hop_length} is not between 1 and n_fft")
+        if not 1 <= self.n_mels <= 512:
+            raise ValueError(f"n_mels {self.n_mels} is not between 1 and 512")
+        if not 0 <= self.fmin < self.fmax <= self.sample_rate / 2:
+            raise ValueError(f"bands from {self.fmin} to {self.fmax} Hz do not fit a rate of {self.sample_rate} Hz")
+        if not self.amin > 0:
+            raise ValueError("amin must be positive")
+
+    @property
+    def floor_db(self) -> float:
+        """The value of a silent cell, dB."""
+        return float(10.0 * np.log10(self.amin))
+
+    def frames(self, samples: int) -> int:
+        """Frames of a window of ``samples`` samples."""
+        return 1 + samples // self.hop_length
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the detector's metadata, with the choices that are not parameters spelled out."""
+        return asdict(self) | FIXED_CHOICES
+
+
+FIXED_CHOICES = {
+    "window": "hann",
+    "center": True,
+    "pad_mode": "constant",
+    "mel_scale": "slaney",
+    "norm": "slaney",
+    "power": 2,
+    "top_db": None,
+}
+"""What every log-Mel here has in common; a detector that says otherwise is refused."""
+
+
+def hz_to_mel(hz: Float64Array) -> Float64Array:
+    """Slaney mel of frequencies in Hz; same shape."""
+    linear = hz / _HZ_PER_LINEAR_MEL
+    logarithmic = _BREAK_MEL + np.log(np.maximum(hz, _BREAK_HZ) / _BREAK_HZ) / _LOG_STEP
+    return np.where(hz >= _BREAK_HZ, logarithmic, linear)
+
+
+def mel_to_hz(mel: Float64Array) -> Float64Array:
+    """Frequencies in Hz of Slaney mels; same shape."""
+    linear = mel * _HZ_PER_LINEAR_MEL
+    logarithmic = _BREAK_HZ * np.exp(_LOG_STEP * (mel - _BREAK_MEL))
+    return np.where(mel >= _BREAK_MEL, logarithmic, linear)
+
+
+def mel_frequencies(parameters: LogMelParameters) -> Float64Array:
+    """Edges and centres of the bands, Hz, shape ``[n_mels + 2]``: band k runs from k to k + 2 with its peak at k + 1."""
+    low, high = hz_to_mel(np.array([parameters.fmin, parameters.fmax]))
+    return mel_to_hz(np.linspace(low, high, parameters.n_mels + 2))
+
+
+@lru_cache(maxsize=8)
+def mel_filterbank(parameters: LogMelParameters) -> Float64Array:
+    """Triangular filters of unit area (``norm='slaney'``), shape ``[mel, n_fft / 2 + 1]``."""
+    edges = mel_frequencies(parameters)
+    bins = np.fft.rfftfreq(parameters.n_fft, 1.0 / parameters.sample_rate)
+    rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
+    falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
+    filters = np.maximum(0.0, np.minimum(rising, falling))
+    filters *= (2.0 / (edges[2:] - edges[:-2]))[:, None]
+    filters.flags.writeable = False
+    return filters
+
+
+@lru_cache(maxsize=8)
+def _banded_filterbank(parameters: LogMelParameters) -> tuple[list[tuple[int, int]], list[Float64Array]]:
+    """The non-zero stretch of every filter, ``[from, to)`` in bins, and its weights as a column ``[bin, 1]``."""
+    stretches, weights = [], []
+    for row in mel_filterbank(parameters):
+        used = np.flatnonzero(row)
+        start, stop = (int(used[0]), int(used[-1]) + 1) if used.size else (0, 1)
+        stretches.append((start, stop))
+        weights.append(row[start:stop, None])
+    return stretches, weights
+
+
+@lru_cache(maxsize=8)
+def _hann(length: int) -> Float64Array:
+    return 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(length) / length)
+
+
+def power_spectrogram(samples: NDArray[np.floating[Any]], parameters: LogMelParameters) -> Float64Array:
+    """Squared magnitude of the short-time Fourier transform, shape ``[n_fft / 2 + 1, frame]``."""
+    padded = np.pad(samples.astype(np.float64), parameters.n_fft // 2)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, parameters.n_fft)[:: parameters.hop_length]
+    spectrum = np.fft.rfft(frames * _hann(parameters.n_fft), axis=1)
+    return np.ascontiguousarray((spectrum.real**2 + spectrum.imag**2).T)
+
+
+def log_mel(samples: NDArray[np.floating[Any]], parameters: LogMelParameters) -> Float32Array:
+    """Log-Mel of a whole window.
+
+    Args:
+        samples: one channel, shape ``[sample]``, full scale 1.0, at ``parameters.sample_rate``.
+        parameters: the detector's.
+
+    Returns:
+        dB re full-scale power, float32, shape ``[n_mels, 1 + samples // hop_length]``.
+
+    Raises:
+        ValueError: the samples are not one channel, none at all, or hold NaN or infinity.
+    """
+    if samples.ndim != 1 or samples.size == 0:
+        raise ValueError(f"expected one channel of samples, got shape {samples.shape}")
+    if not np.isfinite(samples).all():
+        raise ValueError("the samples hold NaN or infinity")
+    power = power_spectrogram(samples, parameters)
+    mel = np.empty((parameters.n_mels, power.shape[1]))
+    # Each filter spans a few bins only; summing its stretch by itself is as fast as BLAS and always in the same order.
+    for band, ((start, stop), weights) in enumerate(zip(*_banded_filterbank(parameters), strict=True)):
+        np.add.reduce(power[start:stop] * weights, axis=0, out=mel[band])
+    decibels = 10.0 * np.log10(np.maximum(parameters.amin, mel))
+    return decibels.astype(np.float32)
