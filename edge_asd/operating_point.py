@@ -1,0 +1,171 @@
+"""The threshold that keeps raised incidents to so many per machine and day.
+
+The figure asked for is incidents after everything: several detectors combined, k of n, clearing and rest, at the
+configured hop. So the series of normal scores is drawn again and again in contiguous blocks (block bootstrap, Künsch
+1989) into weeks of normal sound, its tail drawn from the tail fit, and the alarm's own code is run over it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_asd.alarm import Alarm, AlarmRule
+from edge_asd.calibration import MAX_RARITY, Calibration
+from edge_asd.logmel import Float64Array
+
+SECONDS_PER_DAY = 86_400.0
+_SIMULATED_WINDOWS = 400_000
+_BLOCK_WINDOWS = 12
+"""Two minutes at the usual hop: longer than most disturbances of a normal machine."""
+_SEED = 20
+_MIN_INCIDENTS = 20
+"""Fewer incidents in the simulated weeks, and the rate is extrapolated from higher ones instead of counted."""
+_GRID = np.arange(6.0, 0.1, -0.1)
+"""Thresholds tried, from the highest down."""
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """A threshold and what is known of the false alarms at it."""
+
+    threshold: float
+    """Rarity."""
+    false_alarms_per_day: float
+    """As asked for."""
+    supported_per_day: float
+    """The lowest rate that the normal sound of the calibration can carry: its threshold lies within what was heard."""
+
+    @property
+    def is_extrapolated(self) -> bool:
+        """The rate asked for is lower than the calibration can carry."""
+        return self.false_alarms_per_day < self.supported_per_day
+
+    def __str__(self) -> str:
+        text = f"threshold {self.threshold:.2f} for {self.false_alarms_per_day:g} false alarms a day"
+        if self.is_extrapolated:
+            text += f" (extrapolated: the calibration supports down to {self.supported_per_day:.2g} a day)"
+        return text
+
+
+@lru_cache(maxsize=256)
+def operating_point(
+    calibrations: tuple[Calibration, ...], rule: AlarmRule, hop_seconds: float, false_alarms_per_day: float
+) -> OperatingPoint:
+    """Find the threshold at which normal sound raises so many incidents a day.
+
+    Args:
+        calibrations: one for each of the machine's detectors.
+        rule: k of n, clearing and rest; its threshold is not looked at.
+        hop_seconds: from window to window, as configured.
+        false_alarms_per_day: incidents per machine and day, above 0.
+
+    Raises:
+        ValueError: the rate is not positive, or no threshold below the highest rarity reaches it.
+    """
+    if not false_alarms_per_day > 0:
+        raise ValueError("false_alarms_per_day must be above 0: only an alarm that never fires has no false alarms")
+    rarity = simulate_normal_rarity(calibrations)
+    days = rarity.size * hop_seconds / SECONDS_PER_DAY
+
+    def rate_at(threshold: float) -> float:
+        return count_incidents(rarity, replace(rule, threshold=threshold), hop_seconds) / days
+
+    thresholds: list[float] = []
+    rates: list[float] = []
+    for threshold in _GRID:
+        rate = rate_at(float(threshold))
+        if rate * days >= _MIN_INCIDENTS:
+            thresholds.append(float(threshold))
+            rates.append(max([rate, *rates[-1:]]))
+        if len(rates) >= 3 and rates[-1] >= false_alarms_per_day:
+            break
+    if len(rates) < 3 or rates[-1] < false_alarms_per_day:
+        most = max(rates, default=0.0)
+        raise ValueError(
+            f"{false_alarms_per_day:g} a day can never be reached: {rule} windows raise at most {most:.3g}"
+        )
+    found = _threshold_at(false_alarms_per_day, thresholds, rates)
+    if not found < MAX_RARITY:
+        raise ValueError(f"{false_alarms_per_day:g} false alarms a day needs a rarity above {MAX_RARITY:g}")
+    # The rarest of N normal windows has a probability of about 1/N; with D detectors all that is worth log10 D less.
+    heard = float(np.log10(min(len(c.scores) for c in calibrations) / len(calibrations)))
+    is_counted = heard <= thresholds[0]
+    supported = rate_at(max(heard, float(_GRID[-1]))) if is_counted else _extrapolated_rate(heard, thresholds, rates)
+    return OperatingPoint(found, false_alarms_per_day, supported)
+
+
+def simulate_normal_rarity(
+    calibrations: Sequence[Calibration], windows: int = _SIMULATED_WINDOWS, seed: int = _SEED
+) -> Float64Array:
+    """A machine's rarity over a long stretch of normal sound, shape ``[window]``.
+
+    Detectors calibrated on the same windows are drawn together, so that what they have in common is kept; others
+    separately.
+    """
+    rng = np.random.default_rng(seed)
+    shared = len({c.stretches for c in calibrations}) == 1
+    picks = _block_bootstrap(calibrations[0].stretches, windows, rng)
+    highest = np.zeros(windows)
+    for number, calibration in enumerate(calibrations):
+        if number and not shared:
+            picks = _block_bootstrap(calibration.stretches, windows, rng)
+        scores = np.asarray(calibration.scores)
+        # Leaving rank ties aside, the rarity of the series itself is that of its ranks; the tail is drawn from its fit.
+        rarity = np.array([calibration.rarity(s) for s in scores])[picks]
+        in_tail = (scores > calibration.tail.start)[picks]
+        drawn = calibration.tail.probability * (1.0 - rng.random(int(in_tail.sum())))
+        rarity[in_tail] = -np.log10(drawn)
+        np.maximum(highest, rarity, out=highest)
+    combined: Float64Array = np.maximum(0.0, highest - np.log10(len(calibrations)))
+    return combined
+
+
+def count_incidents(rarity: Float64Array, rule: AlarmRule, hop_seconds: float) -> int:
+    """Incidents that a rule raises over a series, shape ``[window]``; the alarm's own code decides."""
+    over = np.concatenate([[0], np.cumsum(rarity >= rule.threshold)])
+    votes = over[rule.raise_window :] - over[: -rule.raise_window]
+    starts = np.flatnonzero(votes >= rule.raise_count)
+    alarm, incidents, position = Alarm(rule), 0, 0
+    rest = int(np.ceil(rule.rest_seconds / hop_seconds)) + rule.raise_window
+    while (ahead := int(np.searchsorted(starts, position))) < starts.size:
+        # Nothing can happen before the next stretch of n windows with k votes: begin there.
+        position, quiet_until = int(starts[ahead]), rarity.size
+        while position < min(quiet_until, rarity.size):
+            event = alarm.step(float(rarity[position]), position * hop_seconds, hop_seconds)
+            if event is not None and event.event == "raised":
+                incidents, quiet_until = incidents + 1, rarity.size
+            elif event is not None:
+                quiet_until = position + rest
+            position += 1
+    return incidents
+
+
+def _block_bootstrap(stretches: tuple[int, ...], windows: int, rng: np.random.Generator) -> NDArray[np.intp]:
+    """Indices into a series, in blocks that never span two stretches, shape ``[windows]``."""
+    lengths = np.asarray(stretches)
+    ends = np.repeat(np.cumsum(lengths), lengths)
+    first = rng.integers(0, ends.size, windows)
+    lasting = np.minimum(ends[first] - first, _BLOCK_WINDOWS)
+    used = int(np.searchsorted(np.cumsum(lasting), windows)) + 1
+    first, lasting = first[:used], lasting[:used]
+    begins = np.repeat(np.cumsum(lasting) - lasting, lasting)
+    picks: NDArray[np.intp] = np.repeat(first, lasting) + np.arange(begins.size) - begins
+    return picks[:windows]
+
+
+def _threshold_at(rate: float, thresholds: list[float], rates: list[float]) -> float:
+    log_rates = np.log10(rates)
+    if rate < rates[0]:
+        slope, offset = np.polyfit(log_rates[:3], thresholds[:3], 1)
+        return float(offset + slope * np.log10(rate))
+    return float(np.interp(np.log10(rate), log_rates, thresholds))
+
+
+def _extrapolated_rate(threshold: float, thresholds: list[float], rates: list[float]) -> float:
+    slope, offset = np.polyfit(thresholds[:3], np.log10(rates[:3]), 1)
+    return float(10 ** (offset + slope * threshold))
