@@ -1,0 +1,255 @@
+"""One machine: window in, reading out. Replay and the daemon run the same, with another source at its head."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from edge_asd.alarm import Alarm, AlarmEvent, AlarmRule
+from edge_asd.audio.windows import Window, WindowCutter
+from edge_asd.calibration import Calibration, combined_rarity
+from edge_asd.detector import Detector
+from edge_asd.errors import DetectorError
+from edge_asd.logmel import Float32Array, LogMelParameters, log_mel
+from edge_asd.operating_point import OperatingPoint, operating_point
+
+Condition = Literal["starting", "normal", "anomalous", "idle", "maintenance"]
+Signal = Literal["ok", "none", "suspect"]
+Result = Literal["scored", "gap", "idle", "late", "failed"]
+"""What became of a window: scored, or not scored because samples were lost, the machine stands still, there was no time
+for it, or a detector failed."""
+
+
+@dataclass(frozen=True)
+class AlarmSettings:
+    """What a user says of the alarm."""
+
+    false_alarms_per_day: float = 0.1
+    """Raised incidents per machine and day that normal sound may cause."""
+    raise_count: int = 3
+    raise_window: int = 5
+    clear_after: int = 5
+    rest_seconds: float = 300.0
+    threshold: float | None = None
+    """Rarity; overrides ``false_alarms_per_day``."""
+
+    def rule(self, threshold: float = 1.0) -> AlarmRule:
+        """The rule at a threshold; raises ValueError where it can never fire."""
+        chosen = threshold if self.threshold is None else self.threshold
+        return AlarmRule(chosen, self.raise_count, self.raise_window, self.clear_after, self.rest_seconds)
+
+
+@dataclass(frozen=True)
+class MachineDetector:
+    """A detector as one machine uses it."""
+
+    detector: Detector
+    machine_id: str
+    """The id within the detector."""
+
+    @classmethod
+    def of(cls, detector: Detector, machine_id: str | None) -> MachineDetector:
+        """Raises DetectorError where the id is not known, or not said and there are several."""
+        return cls(detector, detector.metadata.ids[detector.index_of(machine_id)])
+
+    @property
+    def name(self) -> str:
+        """Of the file, for people."""
+        return self.detector.path.name
+
+    @property
+    def calibration(self) -> Calibration:
+        """Of this machine."""
+        return self.detector.metadata.calibration[self.machine_id]
+
+
+@dataclass(frozen=True)
+class DetectorReading:
+    """What one detector says of one window."""
+
+    name: str
+    kind: str
+    sha256: str
+    score: float
+    """No unit."""
+    threshold: float
+    """The score at which this detector alone would make the window anomalous."""
+    rarity: float
+    report_score: float | None
+    seconds: float
+    """Time it took."""
+    anomaly_map: Float32Array = field(repr=False)
+    """Shape ``[mel, frame]``."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """All that is known after a window."""
+
+    start: int
+    """First sample of the window, counted from the start of the stream."""
+    end: int
+    """The sample after its last."""
+    sample_rate: int
+    """Hz."""
+    result: Result
+    is_repeated: bool
+    """The recording was shorter than a window."""
+    lost: int
+    """Samples lost within the window."""
+    level_dbfs: float
+    level_change_db: float
+    """Against the normal level of the first detector's calibration."""
+    rarity: float | None
+    """The machine's; None where the window was not scored."""
+    threshold: float
+    clear_below: float
+    detectors: tuple[DetectorReading, ...]
+    condition: Condition
+    event: AlarmEvent | None
+    incident: str | None
+    """Open after this window."""
+
+    @property
+    def is_anomalous(self) -> bool:
+        """This window by itself."""
+        return self.rarity is not None and self.rarity >= self.threshold
+
+
+class Pipeline:
+    """Log-Mel, detectors and alarm of one machine."""
+
+    def __init__(
+        self,
+        detectors: Sequence[MachineDetector],
+        alarm: AlarmSettings,
+        *,
+        hop_seconds: float,
+        active_above_dbfs: float | None = None,
+    ) -> None:
+        """
+        Args:
+            detectors: one or more.
+            alarm: what the user says.
+            hop_seconds: from window to window.
+            active_above_dbfs: quieter windows mean that the machine stands still; they are not scored.
+
+        Raises:
+            DetectorError: detectors that want windows of different lengths or rates.
+            ValueError: an alarm that can never fire.
+        """
+        first = detectors[0].detector
+        self.sample_rate = first.log_mel_parameters.sample_rate
+        self.window = first.metadata.window_samples
+        for other in detectors[1:]:
+            theirs = other.detector.log_mel_parameters.sample_rate, other.detector.metadata.window_samples
+            if theirs != (self.sample_rate, self.window):
+                raise DetectorError(other.detector.path, f"wants other windows than {detectors[0].name}: {theirs}")
+        self.detectors = tuple(detectors)
+        self.hop_seconds = hop_seconds
+        self.hop = round(hop_seconds * self.sample_rate)
+        self.active_above_dbfs = active_above_dbfs
+        self.operating_point: OperatingPoint | None = None
+        if alarm.threshold is None:
+            calibrations = tuple(d.calibration for d in self.detectors)
+            self.operating_point = operating_point(calibrations, alarm.rule(), hop_seconds, alarm.false_alarms_per_day)
+            self.rule = alarm.rule(self.operating_point.threshold)
+        else:
+            self.rule = alarm.rule()
+        # A detector alone reaches the machine's threshold at a rarity that is higher by what Bonferroni takes.
+        alone = self.rule.threshold + math.log10(len(detectors))
+        self._thresholds = [d.calibration.score_at(alone) for d in self.detectors]
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the alarm's state."""
+        self.alarm = Alarm(self.rule)
+        self._has_scored = False
+        self._is_idle = False
+
+    def cutter(self) -> WindowCutter:
+        """A window cutter as this machine needs it."""
+        return WindowCutter(self.window, self.hop)
+
+    def read(self, window: Window) -> Reading:
+        """Score a window and let the alarm decide.
+
+        Raises:
+            DetectorError: a detector cannot score it.
+        """
+        level = window.level_dbfs
+        result: Result = "scored"
+        readings: tuple[DetectorReading, ...] = ()
+        rarity: float | None = None
+        if window.lost:
+            result = "gap"
+        elif self.active_above_dbfs is not None and level < self.active_above_dbfs:
+            result, self._is_idle = "idle", True
+        else:
+            readings = self._score(window)
+            rarity = combined_rarity([r.rarity for r in readings])
+            self._has_scored, self._is_idle = True, False
+        return self._decide(window, level, result, readings, rarity)
+
+    def skip(self, window: Window, result: Result) -> Reading:
+        """Account for a window that is not scored, and why."""
+        return self._decide(window, window.level_dbfs, result, (), None)
+
+    def _decide(
+        self, window: Window, level: float, result: Result, readings: tuple[DetectorReading, ...], rarity: float | None
+    ) -> Reading:
+        end = window.start + window.samples.size
+        event = self.alarm.step(rarity, end / self.sample_rate, self.hop_seconds)
+        return Reading(
+            start=window.start,
+            end=end,
+            sample_rate=self.sample_rate,
+            result=result,
+            is_repeated=window.is_repeated,
+            lost=window.lost,
+            level_dbfs=level,
+            level_change_db=level - self.detectors[0].calibration.level_dbfs,
+            rarity=rarity,
+            threshold=self.rule.threshold,
+            clear_below=self.rule.clear_below,
+            detectors=readings,
+            condition=self.condition,
+            event=event,
+            incident=self.alarm.incident,
+        )
+
+    @property
+    def condition(self) -> Condition:
+        """Of the machine, after the last window."""
+        if self.alarm.incident is not None:
+            return "anomalous"
+        if self._is_idle:
+            return "idle"
+        return "normal" if self._has_scored else "starting"
+
+    def _score(self, window: Window) -> tuple[DetectorReading, ...]:
+        mels: dict[LogMelParameters, Float32Array] = {}
+        readings = []
+        for used, threshold in zip(self.detectors, self._thresholds, strict=True):
+            begun = time.perf_counter()
+            parameters = used.detector.log_mel_parameters
+            if parameters not in mels:
+                mels[parameters] = log_mel(window.samples, parameters)
+            found = used.detector.score(mels[parameters], used.detector.index_of(used.machine_id))
+            readings.append(
+                DetectorReading(
+                    name=used.name,
+                    kind=used.detector.metadata.kind,
+                    sha256=used.detector.sha256,
+                    score=found.score,
+                    threshold=threshold,
+                    rarity=used.calibration.rarity(found.score),
+                    report_score=found.report_score,
+                    seconds=time.perf_counter() - begun,
+                    anomaly_map=found.anomaly_map,
+                )
+            )
+        return tuple(readings)

@@ -1,0 +1,238 @@
+"""Scores recordings at full speed through the daemon's own pipeline."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edge_asd.audio.recording import read_blocks, read_windows
+from edge_asd.dcase import parse_clip_name
+from edge_asd.detector import Detector
+from edge_asd.errors import RecordingError
+from edge_asd.pipeline import AlarmSettings, MachineDetector, Pipeline, Reading
+from edge_asd.roc import RocSummary, mean_over_ids, summarise
+
+SCHEMA = 1
+
+
+@dataclass
+class ReplayedRecording:
+    """One recording, or the recordings of one folder joined, and what was heard in it."""
+
+    path: Path
+    machine_id: str | None
+    """From ``--id`` or from the file name; None where the detectors know one machine only."""
+    is_anomaly: bool | None
+    """The label in the file's name, where there is one."""
+    readings: list[Reading] = field(default_factory=list)
+    seconds: float = 0.0
+    """Length of sound that was read."""
+    flags: list[str] = field(default_factory=list)
+    failed: list[RecordingError] = field(default_factory=list)
+    """What could not be read."""
+
+    @property
+    def is_scored(self) -> bool:
+        """Something could be read, and nothing of a single file failed."""
+        return bool(self.readings)
+
+    def mean(self, value: Callable[[Reading], float | None]) -> float | None:
+        """Mean of a value over the windows that were scored."""
+        values = [v for r in self.readings if (v := value(r)) is not None]
+        return math.fsum(values) / len(values) if values else None
+
+    def detector_score(self, number: int) -> float | None:
+        """Mean score of one detector."""
+        return self.mean(lambda r: r.detectors[number].score if r.detectors else None)
+
+    @property
+    def score(self) -> float | None:
+        """Of the recording: the detector's mean score; with several detectors the mean of their highest rarity.
+
+        The highest rarity less what Bonferroni takes is the machine's rarity, but for the zero at which that ends.
+        """
+        if self.readings and len(self.readings[0].detectors) == 1:
+            return self.detector_score(0)
+        return self.mean(lambda r: max(d.rarity for d in r.detectors) if r.detectors else None)
+
+    @property
+    def rarity(self) -> float | None:
+        """Mean over the windows."""
+        return self.mean(lambda r: r.rarity)
+
+
+class Replayer:
+    """Detectors and an alarm, applied to recording after recording."""
+
+    def __init__(
+        self,
+        detectors: Sequence[Detector],
+        alarm: AlarmSettings,
+        *,
+        hop_seconds: float,
+        machine_id: str | None = None,
+        channel: int = 1,
+    ) -> None:
+        """
+        Args:
+            detectors: combined as on one machine.
+            alarm: what the user says of it.
+            hop_seconds: from window to window.
+            machine_id: for detectors of several; taken from the file's name unless given.
+            channel: of the recordings, from 1.
+        """
+        self.detectors = list(detectors)
+        self.alarm = alarm
+        self.hop_seconds = hop_seconds
+        self.machine_id = machine_id
+        self.channel = channel
+        self._pipelines: dict[str | None, Pipeline] = {}
+
+    def pipeline(self, path: Path) -> tuple[Pipeline, str | None]:
+        """The pipeline for a recording, its alarm reset, and the machine id it is for.
+
+        Raises:
+            DetectorError: the id is not known, or neither given nor in the name.
+            ValueError: the alarm can never fire.
+        """
+        machine_id = self.machine_id
+        name = parse_clip_name(path)
+        if machine_id is None and name is not None and any(len(d.metadata.ids) > 1 for d in self.detectors):
+            machine_id = name.machine_id
+        if machine_id not in self._pipelines:
+            # A detector with a single id is a site's own: it takes every recording, whatever its name says.
+            used = [MachineDetector.of(d, machine_id if len(d.metadata.ids) > 1 else None) for d in self.detectors]
+            self._pipelines[machine_id] = Pipeline(used, self.alarm, hop_seconds=self.hop_seconds)
+        pipeline = self._pipelines[machine_id]
+        pipeline.reset()
+        return pipeline, machine_id
+
+    def replay_file(self, path: Path) -> ReplayedRecording:
+        """Score one recording by itself; what cannot be read is noted in ``failed``."""
+        pipeline, machine_id = self.pipeline(path)
+        name = parse_clip_name(path)
+        replayed = ReplayedRecording(path, machine_id, name.is_anomaly if name else None)
+        try:
+            for window in read_windows(
+                path,
+                sample_rate=pipeline.sample_rate,
+                window=pipeline.window,
+                hop=pipeline.hop,
+                channel=self.channel,
+                on_length=lambda samples: _note_length(replayed, samples, pipeline),
+            ):
+                replayed.readings.append(pipeline.read(window))
+        except RecordingError as error:
+            replayed.failed.append(error)
+            replayed.readings.clear()
+        return replayed
+
+    def replay_stream(self, folder: Path, paths: Sequence[Path]) -> Iterator[tuple[ReplayedRecording, Reading]]:
+        """Score recordings joined in order as one stream, giving each reading as it comes.
+
+        A file that cannot be read is noted in ``failed`` and left out; what was read of it before stays.
+        """
+        pipeline, machine_id = self.pipeline(paths[0])
+        replayed = ReplayedRecording(folder, machine_id, None)
+        cutter = pipeline.cutter()
+        for path in paths:
+            try:
+                for block in read_blocks(path, sample_rate=pipeline.sample_rate, channel=self.channel):
+                    for window in cutter.push(block):
+                        replayed.readings.append(pipeline.read(window))
+                        yield replayed, replayed.readings[-1]
+            except RecordingError as error:
+                replayed.failed.append(error)
+        if (short := cutter.repeated()) is not None:
+            replayed.readings.append(pipeline.read(short))
+            yield replayed, replayed.readings[-1]
+        _note_length(replayed, cutter.position, pipeline)
+
+
+def _note_length(replayed: ReplayedRecording, samples: int, pipeline: Pipeline) -> None:
+    replayed.seconds = samples / pipeline.sample_rate
+    if 0 < samples < pipeline.window:
+        replayed.flags.append("repeated")
+    elif samples > pipeline.window:
+        rest = (samples - pipeline.window) % pipeline.hop if pipeline.hop <= pipeline.window else 0
+        if rest >= 0.1 * pipeline.sample_rate:
+            replayed.flags.append(f"last_{rest / pipeline.sample_rate:.1f}_s_not_scored")
+
+
+def roc_of(recordings: Sequence[ReplayedRecording], detector: int | None) -> dict[str, RocSummary]:
+    """AUC and pAUC by machine id of labelled recordings, by one detector's score or (None) by the recording's."""
+    scores = []
+    for recording in recordings:
+        name = parse_clip_name(recording.path)
+        score = recording.score if detector is None else recording.detector_score(detector)
+        if name is not None and recording.is_anomaly is not None and score is not None:
+            scores.append((name.machine_id, recording.is_anomaly, score))
+    return summarise(scores)
+
+
+def as_document(replayer: Replayer, recordings: Sequence[ReplayedRecording]) -> dict[str, Any]:
+    """The document of ``replay --json``; its schema is ``deploy/schemas/replay.schema.json``."""
+    return {
+        "schema": SCHEMA,
+        "detectors": [
+            {
+                "file": str(d.path),
+                "kind": d.metadata.kind,
+                "sha256": d.sha256,
+                "auc": _auc_document(roc_of(recordings, number)),
+            }
+            for number, d in enumerate(replayer.detectors)
+        ],
+        "hop_seconds": replayer.hop_seconds,
+        "recordings": [_recording_document(r) for r in recordings if r.is_scored],
+        "failed": [{"file": str(e.path), "reason": e.reason} for r in recordings for e in r.failed],
+        "auc": _auc_document(roc_of(recordings, None)),
+    }
+
+
+def _recording_document(recording: ReplayedRecording) -> dict[str, Any]:
+    first = recording.readings[0]
+    name = parse_clip_name(recording.path)
+    return {
+        "file": str(recording.path),
+        "machine_id": recording.machine_id or (name.machine_id if name else None),
+        "label": {None: None, True: "anomaly", False: "normal"}[recording.is_anomaly],
+        "seconds": round(recording.seconds, 6),
+        "score": recording.score,
+        "report_score": recording.mean(lambda r: r.detectors[0].report_score if r.detectors else None),
+        "rarity": recording.rarity,
+        "threshold": first.threshold,
+        "flags": recording.flags,
+        "windows": [window_document(r) for r in recording.readings],
+    }
+
+
+def window_document(reading: Reading) -> dict[str, Any]:
+    """One window of a recording."""
+    return {
+        "start_seconds": reading.start / reading.sample_rate,
+        "result": reading.result,
+        "level_dbfs": round(reading.level_dbfs, 3),
+        "rarity": reading.rarity,
+        "anomalous": reading.is_anomalous,
+        "condition": reading.condition,
+        "event": None if reading.event is None else reading.event.event,
+        "incident": reading.incident if reading.event is None else reading.event.incident,
+        "detectors": [
+            {"score": d.score, "report_score": d.report_score, "rarity": d.rarity, "threshold": d.threshold}
+            for d in reading.detectors
+        ],
+    }
+
+
+def _auc_document(summaries: dict[str, RocSummary]) -> dict[str, Any] | None:
+    mean = mean_over_ids(summaries)
+    if mean is None:
+        return None
+    ids = {
+        i: {"auc": s.auc, "pauc": s.pauc, "normal": s.normal, "anomalous": s.anomalous} for i, s in summaries.items()
+    }
+    return {"per_id": ids, "mean": {"auc": mean[0], "pauc": mean[1]}}
