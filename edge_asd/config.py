@@ -1,0 +1,276 @@
+"""What the configuration file may say.
+
+The models below are the documentation: every key, its unit, its default. Unknown keys and wrong types are errors with
+file, line and column.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from edge_asd.audio.windows import MIN_HOP_SECONDS, WINDOW_SECONDS
+from edge_asd.errors import ConfigurationError
+from edge_asd.pipeline import AlarmSettings
+from edge_asd.strict_yaml import Document, YamlError, load
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+_MAX_BYTES = 1_000_000
+_LATER = {"device": "capturing from a microphone", "channel": "capturing from a microphone", "evidence": "evidence"}
+"""Keys of the design that this version does not know yet."""
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+
+
+def _as_float(value: Any) -> Any:
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Number = Annotated[float, BeforeValidator(_as_float), Field(allow_inf_nan=False)]
+"""A number, whole or not; never a text or a truth value."""
+RelativePath = Annotated[Path, Field(strict=False)]
+"""A path; a relative one starts at the configuration's folder."""
+
+
+def _k_of_n(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"\s*(\d{1,6})\s+of\s+(\d{1,6})\s*", text)
+    if match is None:
+        raise ValueError('must be "k of n", for example "3 of 5"')
+    return int(match[1]), int(match[2])
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class DetectorEntry(_Section):
+    """A detector file and, where it serves several machine ids, the one that is meant."""
+
+    file: RelativePath
+    id: str | None = None
+
+
+def _short_form(value: Any) -> Any:
+    return {"file": value} if isinstance(value, str) else value
+
+
+class ActiveWhen(_Section):
+    """When a machine counts as running; otherwise it is idle and not scored."""
+
+    level_above_dbfs: Annotated[Number, Field(ge=-120, le=0)]
+    """Level of a window, dB re full scale."""
+
+
+class AlarmSection(_Section):
+    """When to raise and to clear."""
+
+    false_alarms_per_day: Annotated[Number, Field(gt=0)] = 0.1
+    """Raised incidents per machine and day that normal sound may cause."""
+    threshold: Annotated[Number, Field(gt=0)] | None = None
+    """Rarity, instead of ``false_alarms_per_day``."""
+    raise_after: str = "3 of 5"
+    """"k of n": raised when k of the last n scored windows pass the threshold."""
+    clear_after: Annotated[int, Field(ge=1, le=10_000)] = 5
+    """Cleared after so many windows in a row below the lower threshold."""
+    rest_seconds: Annotated[Number, Field(ge=0)] = 300.0
+    """After clearing, nothing is raised for so long."""
+
+    @field_validator("raise_after")
+    @classmethod
+    def _can_be_reached(cls, text: str) -> str:
+        count, window = _k_of_n(text)
+        if not 1 <= count <= window <= 1000:
+            raise ValueError(f"{count} of {window} windows can never be reached; k must be from 1 to n, n at most 1000")
+        return text
+
+    @model_validator(mode="after")
+    def _is_one_rule(self) -> Self:
+        if self.threshold is not None and "false_alarms_per_day" in self.model_fields_set:
+            raise ValueError("threshold and false_alarms_per_day exclude each other: give one")
+        self.settings().rule()
+        return self
+
+    def settings(self) -> AlarmSettings:
+        """As the pipeline takes them."""
+        count, window = _k_of_n(self.raise_after)
+        return AlarmSettings(
+            self.false_alarms_per_day, count, window, self.clear_after, self.rest_seconds, self.threshold
+        )
+
+
+class MachineSection(_Section):
+    """One machine."""
+
+    name: Name
+    """Unique; part of topics and labels."""
+    recordings: RelativePath
+    """A WAV or FLAC file, or a folder of them, played in order of their names in real time."""
+    recording_channel: Annotated[int, Field(ge=1, le=64)] = 1
+    """Of recordings with several channels."""
+    repeat: bool = False
+    """Begin again after the last recording."""
+    detectors: Annotated[
+        tuple[Annotated[DetectorEntry, BeforeValidator(_short_form)], ...],
+        Field(min_length=1, max_length=16, strict=False),
+    ]
+    """Detector files; several are combined."""
+    hop_seconds: Annotated[Number, Field(ge=MIN_HOP_SECONDS, le=3600)] = WINDOW_SECONDS
+    """From the start of a window to the start of the next."""
+    active_when: ActiveWhen | None = None
+    alarm: AlarmSection = AlarmSection()
+
+
+class TlsSection(_Section):
+    """TLS to the broker; present and empty means the system's certificate authorities."""
+
+    ca: RelativePath | None = None
+    """Certificate of the authority that signed the broker's."""
+    certificate: RelativePath | None = None
+    """The client's own, with ``key``."""
+    key: RelativePath | None = None
+
+
+class MqttSection(_Section):
+    """The broker; without this section events go to the log only."""
+
+    host: Annotated[str, Field(min_length=1)]
+    port: Annotated[int, Field(ge=1, le=65535)] = 1883
+    tls: TlsSection | None = None
+    username: str | None = None
+    password_file: RelativePath | None = None
+    """Its first line is the password; looked for in $CREDENTIALS_DIRECTORY first."""
+
+
+class MetricsSection(_Section):
+    """The Prometheus endpoint; without this section there is none."""
+
+    listen: str = "127.0.0.1:9464"
+    """ADDRESS:PORT."""
+
+    @field_validator("listen")
+    @classmethod
+    def _is_an_address(cls, text: str) -> str:
+        host, _, port = text.rpartition(":")
+        if not host or not port.isdecimal() or not 0 <= int(port) <= 65535:
+            raise ValueError("must be ADDRESS:PORT, for example 127.0.0.1:9464")
+        return text
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port."""
+        host, _, port = self.listen.rpartition(":")
+        return host.strip("[]"), int(port)
+
+
+class Config(_Section):
+    """The whole file."""
+
+    site: Name
+    """The plant."""
+    node: Name
+    """The PC or the place in the plant."""
+    machines: Annotated[tuple[MachineSection, ...], Field(min_length=1, max_length=1000, strict=False)]
+    mqtt: MqttSection | None = None
+    metrics: MetricsSection | None = None
+
+    @field_validator("machines")
+    @classmethod
+    def _names_are_unique(cls, machines: tuple[MachineSection, ...]) -> tuple[MachineSection, ...]:
+        names = [m.name for m in machines]
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if twice:
+            raise ValueError(f"the name {twice[0]} is given twice")
+        return machines
+
+
+def load_config(path: Path) -> Config:
+    """Read a configuration; relative paths in it are made to start at its folder.
+
+    Raises:
+        ConfigurationError: one line for each thing that is wrong, with file, line and column.
+    """
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise ConfigurationError(f"{path}: is larger than {_MAX_BYTES // 1_000_000} MB, no configuration")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path}: is not UTF-8 text") from None
+    try:
+        document = load(text)
+    except YamlError as error:
+        raise ConfigurationError(f"{path}:{error.line}:{error.column}: {error}") from None
+    if not isinstance(document.value, dict):
+        raise ConfigurationError(f"{path}:1:1: must say site, node and machines; see the example in deploy/")
+    try:
+        config = Config.model_validate(document.value)
+    except ValidationError as error:
+        # A list whose items are wrong counts as too short for pydantic: only an empty one is.
+        errors = [e for e in error.errors() if not (e["type"] == "too_short" and e["input"])]
+        raise ConfigurationError("\n".join(_explain(path, document, e) for e in errors)) from None
+    absolute: Config = _with_absolute_paths(config, path.absolute().parent)
+    return absolute
+
+
+def _with_absolute_paths(section: Any, folder: Path) -> Any:
+    if isinstance(section, Path):
+        return folder / section
+    if isinstance(section, tuple):
+        return tuple(_with_absolute_paths(item, folder) for item in section)
+    if isinstance(section, BaseModel):
+        values = {name: getattr(section, name) for name in type(section).model_fields}
+        changed = {n: _with_absolute_paths(v, folder) for n, v in values.items()}
+        return section.model_copy(update={n: v for n, v in changed.items() if v is not values[n]})
+    return section
+
+
+def _explain(path: Path, document: Document, error: Any) -> str:
+    """One line for one of pydantic's errors: place, key, what was expected, a likely meaning."""
+    # A detector given as a plain file name has no inner keys in the document.
+    location = tuple(part for part in error["loc"] if not isinstance(part, str) or "[" not in part)
+    line, column = document.place(location)
+    key = ".".join(str(part + 1) if isinstance(part, int) else part for part in location) or "the file"
+    message, kind = str(error["msg"]), error["type"]
+    if kind == "extra_forbidden":
+        name = str(location[-1])
+        if name in _LATER:
+            message = f"is not known to this version: {_LATER[name]} comes later"
+        else:
+            known = _known_keys(location[:-1])
+            close = difflib.get_close_matches(name, known, 1)
+            message = f"is not a known key; {f'did you mean {close[0]}?' if close else 'known are ' + ', '.join(known)}"
+    elif kind == "missing":
+        message = "is missing"
+    elif kind == "string_pattern_mismatch":
+        message = f"{error['input']!r} must be small letters, digits, - and _, beginning with a letter or digit"
+    elif kind == "value_error":
+        message = message.removeprefix("Value error, ")
+    elif kind == "too_short":
+        message = "must not be empty"
+    else:
+        message = re.sub("^Input should", "should", message)
+        message = re.sub("valid dictionary or instance of .*", "mapping of keys to values", message)
+        message = f"{message.replace('tuple', 'list')}, not {str(error['input'])[:60]!r}"
+    return f"{path}:{line}:{column}: {key}: {message}"
+
+
+def _known_keys(location: tuple[Any, ...]) -> list[str]:
+    """Keys of the section at a place in the document."""
+    section: type[BaseModel] = Config
+    sections: dict[str, type[BaseModel]] = {
+        "machines": MachineSection,
+        "detectors": DetectorEntry,
+        "active_when": ActiveWhen,
+        "alarm": AlarmSection,
+        "mqtt": MqttSection,
+        "tls": TlsSection,
+        "metrics": MetricsSection,
+    }
+    for part in location:
+        section = sections.get(str(part), section)
+    return list(section.model_fields)

@@ -1,0 +1,136 @@
+"""YAML without its traps, and with the place of every value.
+
+Only what a configuration needs is read: mappings, lists, texts, numbers, true, false and null, as in YAML 1.2's core
+schema. What YAML 1.1 would quietly turn into something else (``no``, ``12:30``, ``0755``, a date) is an error that says
+how to write it, and so are duplicate keys, anchors, tags and several documents.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)\Z")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
+_LITERALS = {"true": True, "false": False, "null": None, "~": None, "": None}
+_TRAPS = [
+    (re.compile(r"(?i:yes|no|on|off|y|n)\Z"), "write true or false, or put it in quotes if it is a text"),
+    (re.compile(r"(?i:true|false|null)\Z"), "write it in small letters, or in quotes if it is a text"),
+    (
+        re.compile(r"[-+]?[0-9]+(:[0-9]{1,2})+(\.[0-9]*)?\Z"),
+        "put it in quotes if it is a time, or write a plain number",
+    ),
+    (re.compile(r"[-+]?0[0-9_]+\Z"), "put it in quotes, or write the number without the leading zero"),
+    (re.compile(r"[-+]?0[xob][0-9a-fA-F_]+\Z"), "write a decimal number, or put it in quotes"),
+    (
+        re.compile(r"[-+]?[0-9][0-9_]*_[0-9_]*(\.[0-9_]*)?\Z"),
+        "write the number without underscores, or put it in quotes",
+    ),
+    (re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt ].*)?\Z"), "put it in quotes if it is a date"),
+    (re.compile(r"(?i:[-+]?\.inf|\.nan)\Z"), "write a finite number"),
+]
+_MAX_DEPTH = 20
+
+Path = tuple[str | int, ...]
+"""Keys and indices from the top of the document to a value."""
+
+
+class YamlError(ValueError):
+    """A document that cannot be read; the place is counted from 1."""
+
+    def __init__(self, message: str, line: int, column: int) -> None:
+        super().__init__(message)
+        self.line, self.column = line, column
+
+
+@dataclass
+class Document:
+    """The values of a document and where each stands."""
+
+    value: Any
+    places: dict[Path, tuple[int, int]] = field(default_factory=dict)
+    """Line and column, from 1, of every key (of every item, in lists)."""
+
+    def place(self, path: Path) -> tuple[int, int]:
+        """Of a value, or of the nearest that encloses it."""
+        while path and path not in self.places:
+            path = path[:-1]
+        return self.places.get(path, (1, 1))
+
+
+def load(text: str) -> Document:
+    """Read one document.
+
+    Raises:
+        YamlError: not YAML, or one of its traps.
+    """
+    try:
+        nodes = list(yaml.compose_all(text, Loader=yaml.SafeLoader))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        raise YamlError(f"is not YAML: {error.problem or error.context}", *place) from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise YamlError(f"is not YAML: {' '.join(str(error).split())[:200]}", 1, 1) from None
+    if len(nodes) > 1:
+        raise _error(nodes[1], "holds a second document; one is read")
+    document = Document(None)
+    if nodes and nodes[0] is not None:
+        document.value = _value(nodes[0], (), document, set())
+    return document
+
+
+def _value(node: yaml.Node, path: Path, document: Document, seen: set[int]) -> Any:
+    document.places.setdefault(path, (node.start_mark.line + 1, node.start_mark.column + 1))
+    if id(node) in seen:
+        raise _error(node, "uses an anchor (& and *); write the value out")
+    seen.add(id(node))
+    if len(path) > _MAX_DEPTH:
+        raise _error(node, "is nested too deeply")
+    if isinstance(node, yaml.MappingNode):
+        return _mapping(node, path, document, seen)
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(item, (*path, index), document, seen) for index, item in enumerate(node.value)]
+    assert isinstance(node, yaml.ScalarNode)  # there is no fourth kind
+    return _scalar(node)
+
+
+def _mapping(node: yaml.MappingNode, path: Path, document: Document, seen: set[int]) -> dict[Hashable, Any]:
+    values: dict[Hashable, Any] = {}
+    for key_node, value_node in node.value:
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise _error(key_node, "is not a plain key")
+        key = key_node.value
+        if key in values:
+            raise _error(key_node, f"{key}: is there twice; the first is in line {document.places[(*path, key)][0]}")
+        if key == "<<":
+            raise _error(key_node, "merges (<<) are not read; write the values out")
+        document.places[(*path, key)] = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
+        values[key] = _value(value_node, (*path, key), document, seen)
+    return values
+
+
+def _scalar(node: yaml.ScalarNode) -> Any:
+    text: str = node.value
+    if node.style is not None:
+        return text
+    if not node.tag.startswith("tag:yaml.org,2002:"):
+        raise _error(node, f"has a tag, {node.tag}; tags are not read")
+    if text in _LITERALS:
+        return _LITERALS[text]
+    if _INTEGER.match(text):
+        return int(text) if len(text) < 20 else float(text)
+    for pattern, advice in _TRAPS:
+        if pattern.match(text):
+            raise _error(node, f"{text} is ambiguous in YAML: {advice}")
+    if _FLOAT.match(text):
+        return float(text)
+    return text
+
+
+def _error(node: yaml.Node, message: str) -> YamlError:
+    return YamlError(message, node.start_mark.line + 1, node.start_mark.column + 1)
