@@ -1,0 +1,1 @@
+"""From a reading to those who want to know: log, MQTT, Prometheus."""

@@ -1,0 +1,154 @@
+"""What is said of a machine, as JSON documents; their schemas are in ``deploy/schemas``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from edge_asd.pipeline import Condition, DetectorReading, Pipeline, Reading, Signal
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a machine stands."""
+
+    site: str
+    node: str
+    instance: str
+    """Of the daemon: the name of its configuration file."""
+    machine: str
+
+
+@dataclass
+class MachineState:
+    """What is remembered of a machine from one message to the next."""
+
+    place: Place
+    pipeline: Pipeline
+    stream_began: datetime
+    """UTC of the first sample."""
+    signal: Signal = "none"
+    signal_reason: str | None = "no sound yet"
+    condition: Condition = "starting"
+    since: datetime = field(default_factory=lambda: datetime.now(UTC))
+    """When condition or signal last changed."""
+    sequence: int = 0
+    """Of the last alert."""
+    last_alert: dict[str, Any] | None = None
+    reading: Reading | None = None
+    """The last."""
+
+    def take(self, reading: Reading) -> bool:
+        """Remember a reading; true if condition or signal changed."""
+        self.reading = reading
+        changed = reading.condition != self.condition
+        self.condition = reading.condition
+        if changed:
+            self.since = self.utc(reading.end)
+        return self.hear("ok", None) or changed
+
+    def hear(self, signal: Signal, reason: str | None) -> bool:
+        """Remember what the signal is like; true if that changed."""
+        if (signal, reason) == (self.signal, self.signal_reason):
+            return False
+        self.signal, self.signal_reason, self.since = signal, reason, datetime.now(UTC)
+        return True
+
+    def utc(self, sample: int) -> datetime:
+        """UTC of a sample of the stream."""
+        return datetime.fromtimestamp(self.stream_began.timestamp() + sample / self.pipeline.sample_rate, UTC)
+
+
+def alert(state: MachineState, reading: Reading) -> dict[str, Any]:
+    """The document of a raised or cleared incident; takes the next sequence number and is remembered as last alert."""
+    assert reading.event is not None  # asked for only where something happened
+    state.sequence += 1
+    document = {
+        **_head(state.place),
+        "event": reading.event.event,
+        "incident": reading.event.incident,
+        "sequence": state.sequence,
+        "time": iso(state.utc(reading.end)),
+        "window": {"start": iso(state.utc(reading.start)), "end": iso(state.utc(reading.end))},
+        "rarity": _rounded(reading.rarity),
+        "threshold": _rounded(reading.threshold),
+        "clear_below": _rounded(reading.clear_below),
+        "rule": str(state.pipeline.rule),
+        "level_dbfs": _rounded(reading.level_dbfs),
+        "level_change_db": _rounded(reading.level_change_db),
+        "detectors": [_detector(d) for d in reading.detectors],
+    }
+    state.last_alert = {k: document[k] for k in ("event", "incident", "sequence", "time")}
+    return document
+
+
+def score(state: MachineState, reading: Reading) -> dict[str, Any]:
+    """The document of one window."""
+    return {
+        **_head(state.place),
+        "time": iso(state.utc(reading.end)),
+        "window": {"start": iso(state.utc(reading.start)), "end": iso(state.utc(reading.end))},
+        "result": reading.result,
+        "condition": reading.condition,
+        "rarity": _rounded(reading.rarity),
+        "threshold": _rounded(reading.threshold),
+        "anomalous": reading.is_anomalous,
+        "level_dbfs": _rounded(reading.level_dbfs),
+        "level_change_db": _rounded(reading.level_change_db),
+        "detectors": [_detector(d) for d in reading.detectors],
+    }
+
+
+def machine_state(state: MachineState) -> dict[str, Any]:
+    """The retained document of a machine."""
+    reading = state.reading
+    return {
+        **_head(state.place),
+        "time": iso(datetime.now(UTC)),
+        "condition": state.condition,
+        "signal": state.signal,
+        "signal_reason": state.signal_reason,
+        "since": iso(state.since),
+        "incident": state.pipeline.alarm.incident,
+        "rarity": None if reading is None else _rounded(reading.rarity),
+        "threshold": _rounded(state.pipeline.rule.threshold),
+        "clear_below": _rounded(state.pipeline.rule.clear_below),
+        "detectors": [
+            {"name": d.name, "kind": d.detector.metadata.kind, "sha256": d.detector.sha256, "id": d.machine_id}
+            for d in state.pipeline.detectors
+        ],
+        "last_alert": state.last_alert,
+    }
+
+
+def iso(time: datetime) -> str:
+    """UTC with milliseconds, as ISO 8601 with a Z."""
+    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _head(place: Place) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "site": place.site,
+        "node": place.node,
+        "instance": place.instance,
+        "machine": place.machine,
+    }
+
+
+def _detector(reading: DetectorReading) -> dict[str, Any]:
+    return {
+        "name": reading.name,
+        "kind": reading.kind,
+        "sha256": reading.sha256,
+        "score": _rounded(reading.score),
+        "threshold": _rounded(reading.threshold),
+        "rarity": _rounded(reading.rarity),
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
