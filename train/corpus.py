@@ -1,0 +1,141 @@
+"""Folders in the DCASE 2020 Task 2 layout, in; clips and their log-Mels, out.
+
+``DATA/MACHINE/train`` holds normal clips, ``DATA/MACHINE/test`` normal and anomalous ones, named
+``{normal,anomaly}_id_XX_NNNNNNNN.{wav,flac}``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from edge_asd.audio.recording import find_recordings, read_windows
+from edge_asd.audio.windows import WINDOW_SECONDS
+from edge_asd.dcase import parse_clip_name
+from edge_asd.errors import EdgeAsdError, RecordingError
+from edge_asd.logmel import Float32Array, LogMelParameters, log_mel
+
+MIN_CLIPS = 16
+"""Normal clips of one machine id that training and calibration need at the very least."""
+
+
+class CorpusError(EdgeAsdError):
+    """A folder does not hold what training or evaluation needs."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One recording of about a window's length."""
+
+    path: Path
+    machine_id: str
+    is_anomaly: bool
+    recording: str
+    """Clips of one recording (microphones of an array, neighbours in time) are never on both sides of a split."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows of a set of clips and what is known of each; all arrays have one entry for each window."""
+
+    log_mel: Float32Array
+    """dB, shape ``[window, mel, frame]``."""
+    level_dbfs: NDArray[np.float64]
+    clip: NDArray[np.intp]
+    """Index into the clips that were asked for."""
+
+    def __len__(self) -> int:
+        return int(self.log_mel.shape[0])
+
+
+def read_clips(data: Path, machine: str, split: str, *, recording_digits: int = 1) -> list[Clip]:
+    """The clips of one split of one machine.
+
+    Args:
+        data: folder that holds a folder for each machine.
+        machine: name of that folder.
+        split: ``train`` or ``test``.
+        recording_digits: clips of an id whose numbers agree but for so many last digits belong to one recording.
+
+    Raises:
+        CorpusError: a folder is missing, empty, or a name does not follow the layout.
+    """
+    folder = data / machine / split
+    if not folder.is_dir():
+        there = sorted(p.parent.name for p in data.glob("*/train") if p.is_dir())
+        hint = f"; it holds {', '.join(there)}" if there else ""
+        raise CorpusError(f"{folder}: no such folder{hint}")
+    clips = []
+    for path in find_recordings([folder]):
+        name = parse_clip_name(path)
+        if name is None or name.is_anomaly is None:
+            raise CorpusError(f"{path}: is not named like normal_id_00_00000000.wav or anomaly_id_00_00000000.wav")
+        if split == "train" and name.is_anomaly:
+            raise CorpusError(f"{path}: an anomalous clip among the training clips, which must all be normal")
+        recording = f"{name.machine_id}/{name.number[: len(name.number) - recording_digits]}"
+        clips.append(Clip(path, name.machine_id, name.is_anomaly, recording))
+    return clips
+
+
+def load_windows(clips: Sequence[Clip], parameters: LogMelParameters, *, title: str) -> Windows:
+    """Log-Mels of all clips; a clip of several windows gives several, one that cannot be read is named and left out.
+
+    Raises:
+        CorpusError: no clip can be read.
+    """
+    mels, levels, owners = [], [], []
+    window = round(WINDOW_SECONDS * parameters.sample_rate)
+    for index, clip in enumerate(progress := tqdm(clips, desc=title, unit="clip", leave=False)):
+        try:
+            for cut in read_windows(clip.path, sample_rate=parameters.sample_rate, window=window, hop=window):
+                mels.append(log_mel(cut.samples, parameters))
+                levels.append(cut.level_dbfs)
+                owners.append(index)
+        except RecordingError as error:
+            progress.write(f"left out: {error}")
+    if not mels:
+        raise CorpusError(f"{clips[0].path.parent}: none of its {len(clips)} recordings can be read")
+    return Windows(np.stack(mels), np.array(levels), np.array(owners, np.intp))
+
+
+def split_by_recording(recordings: Sequence[str], folds: int, seed: int) -> NDArray[np.intp]:
+    """The fold of each window: recordings stay whole, each id is spread evenly over the folds.
+
+    Args:
+        recordings: ``ID/NUMBER`` of each window.
+        folds: 2 or more.
+        seed: of the shuffle.
+
+    Raises:
+        CorpusError: an id has fewer recordings than there are folds.
+    """
+    rng = np.random.default_rng(seed)
+    fold_of: dict[str, int] = {}
+    for machine_id in sorted({r.partition("/")[0] for r in recordings}):
+        own = sorted({r for r in recordings if r.partition("/")[0] == machine_id})
+        if len(own) < folds:
+            raise CorpusError(
+                f"{machine_id}: {len(own)} recording(s) cannot be split into {folds} folds; record more, or tell with"
+                " --recording-digits how the clips' numbers name recordings"
+            )
+        counts = [0] * folds
+        for recording in rng.permutation(own):
+            fold = int(np.argmin(counts))
+            fold_of[str(recording)] = fold
+            counts[fold] += sum(r == recording for r in recordings)
+    return np.array([fold_of[r] for r in recordings], np.intp)
+
+
+def fingerprint(clips: Sequence[Clip]) -> str:
+    """sha256 over the names and contents of all clips: says whether two detectors had the same training data."""
+    digest = hashlib.sha256()
+    for clip in sorted(clips, key=lambda c: c.path.name):
+        digest.update(clip.path.name.encode() + b"\0")
+        digest.update(hashlib.sha256(clip.path.read_bytes()).digest())
+    return digest.hexdigest()
