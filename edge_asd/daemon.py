@@ -151,7 +151,9 @@ class Daemon:
         if machine.player.has_ended:
             machine.has_ended = True
             reason = "the recordings have ended" if machine.player.given else "none of the recordings could be read"
-            self._log("recordings_ended", machine=machine.name, seconds=machine.player.given / machine.pipeline.sample_rate)
+            self._log(
+                "recordings_ended", machine=machine.name, seconds=machine.player.given / machine.pipeline.sample_rate
+            )
             with self._publishing:
                 if machine.state.hear("none", reason):
                     self._say_state(machine)
@@ -195,7 +197,9 @@ class Daemon:
     def _say_state(self, machine: Machine) -> None:
         state = machine.state
         self._metrics.be(machine.name, state.condition, state.signal)
-        self._log("state", machine=machine.name, condition=state.condition, signal=state.signal, reason=state.signal_reason)
+        self._log(
+            "state", machine=machine.name, condition=state.condition, signal=state.signal, reason=state.signal_reason
+        )
         if self._mqtt is not None:
             self._mqtt.state(state.place, payloads.machine_state(state))
 
@@ -237,9 +241,7 @@ def _load_machines(config: Config, instance: str, log: Log, cache: Path | None) 
         if pipeline.operating_point is not None:
             log("operating_point", machine=settings.name, text=str(pipeline.operating_point))
         try:
-            machines.append(
-                Machine(settings, pipeline, Place(config.site, config.node, instance, settings.name), log)
-            )
+            machines.append(Machine(settings, pipeline, Place(config.site, config.node, instance, settings.name), log))
         except RecordingError as error:
             raise ConfigurationError(f"machine {settings.name}: recordings: {error}") from None
     return machines

@@ -82,10 +82,8 @@ class Detector:
             return 0
         if machine_id in ids:
             return ids.index(machine_id)
-        wanted = (
-            "serves several machines; say which id is meant" if machine_id is None else f"does not know {machine_id}"
-        )
-        raise DetectorError(self.path, f"{wanted}: {', '.join(ids)}")
+        wanted = "serves several machines, and no id is given" if machine_id is None else f"does not know {machine_id}"
+        raise DetectorError(self.path, f"{wanted}; it knows {', '.join(ids)}")
 
     def score(self, log_mel: Float32Array, machine_index: int = 0, search_steps: int | None = None) -> Score:
         """Score one window.

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edge_asd.audio.recording import read_blocks, read_windows
+from edge_asd.audio.windows import Window
 from edge_asd.dcase import parse_clip_name
 from edge_asd.detector import Detector
-from edge_asd.errors import RecordingError
+from edge_asd.errors import DetectorError, RecordingError
 from edge_asd.pipeline import AlarmSettings, MachineDetector, Pipeline, Reading
 from edge_asd.roc import RocSummary, mean_over_ids, summarise
 
@@ -95,7 +96,7 @@ class Replayer:
         """The pipeline for a recording, its alarm reset, and the machine id it is for.
 
         Raises:
-            DetectorError: the id is not known, or neither given nor in the name.
+            RecordingError: the id is not known to a detector, or neither given nor in the name.
             ValueError: the alarm can never fire.
         """
         machine_id = self.machine_id
@@ -104,7 +105,10 @@ class Replayer:
             machine_id = name.machine_id
         if machine_id not in self._pipelines:
             # A detector with a single id is a site's own: it takes every recording, whatever its name says.
-            used = [MachineDetector.of(d, machine_id if len(d.metadata.ids) > 1 else None) for d in self.detectors]
+            try:
+                used = [MachineDetector.of(d, machine_id if len(d.metadata.ids) > 1 else None) for d in self.detectors]
+            except DetectorError as error:
+                raise RecordingError(path, f"not scored: {error}") from None
             self._pipelines[machine_id] = Pipeline(used, self.alarm, hop_seconds=self.hop_seconds)
         pipeline = self._pipelines[machine_id]
         pipeline.reset()
@@ -112,10 +116,10 @@ class Replayer:
 
     def replay_file(self, path: Path) -> ReplayedRecording:
         """Score one recording by itself; what cannot be read is noted in ``failed``."""
-        pipeline, machine_id = self.pipeline(path)
         name = parse_clip_name(path)
-        replayed = ReplayedRecording(path, machine_id, name.is_anomaly if name else None)
+        replayed = ReplayedRecording(path, self.machine_id, name.is_anomaly if name else None)
         try:
+            pipeline, replayed.machine_id = self.pipeline(path)
             for window in read_windows(
                 path,
                 sample_rate=pipeline.sample_rate,
@@ -130,26 +134,37 @@ class Replayer:
             replayed.readings.clear()
         return replayed
 
-    def replay_stream(self, folder: Path, paths: Sequence[Path]) -> Iterator[tuple[ReplayedRecording, Reading]]:
-        """Score recordings joined in order as one stream, giving each reading as it comes.
+    def replay_stream(
+        self, folder: Path, paths: Sequence[Path], on_reading: Callable[[Reading], None]
+    ) -> ReplayedRecording:
+        """Score recordings joined in order as one stream.
 
         A file that cannot be read is noted in ``failed`` and left out; what was read of it before stays.
+
+        Args:
+            folder: names the result.
+            paths: the recordings, at least one.
+            on_reading: told of each window as it comes.
         """
         pipeline, machine_id = self.pipeline(paths[0])
         replayed = ReplayedRecording(folder, machine_id, None)
         cutter = pipeline.cutter()
+
+        def read(window: Window) -> None:
+            replayed.readings.append(pipeline.read(window))
+            on_reading(replayed.readings[-1])
+
         for path in paths:
             try:
                 for block in read_blocks(path, sample_rate=pipeline.sample_rate, channel=self.channel):
                     for window in cutter.push(block):
-                        replayed.readings.append(pipeline.read(window))
-                        yield replayed, replayed.readings[-1]
+                        read(window)
             except RecordingError as error:
                 replayed.failed.append(error)
         if (short := cutter.repeated()) is not None:
-            replayed.readings.append(pipeline.read(short))
-            yield replayed, replayed.readings[-1]
+            read(short)
         _note_length(replayed, cutter.position, pipeline)
+        return replayed
 
 
 def _note_length(replayed: ReplayedRecording, samples: int, pipeline: Pipeline) -> None:

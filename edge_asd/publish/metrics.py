@@ -28,7 +28,9 @@ class Metrics:
         self.registry = registry or CollectorRegistry()
         disable_created_metrics()  # type: ignore[no-untyped-call]
         of_machine = ["machine"]
-        self.rarity = self._gauge("machine_rarity", "Minus log10 of the probability of such sound when normal.", of_machine)
+        self.rarity = self._gauge(
+            "machine_rarity", "Minus log10 of the probability of such sound when normal.", of_machine
+        )
         self.threshold = self._gauge("machine_rarity_threshold", "Rarity from which a window is anomalous.", of_machine)
         self.condition = self._gauge("condition", "1 for the condition a machine is in.", ["machine", "condition"])
         self.signal = self._gauge("signal", "1 for the state its sound signal is in.", ["machine", "signal"])

@@ -1,0 +1,74 @@
+# Everything is set up here: `make demo` and `make test` are all that a fresh machine needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+APT := mosquitto mosquitto-clients prometheus
+
+.PHONY: help setup demo test test-system lint bench clean demo-detectors apt
+help:
+	@echo "make demo            hear a simulated slide rail break and be repaired (no torch needed)"
+	@echo "make setup           $(BIN)/edge-asd and $(BIN)/edge-asd-train, with torch"
+	@echo "make test            lint, types, import rules and the tests (at most 10 minutes)"
+	@echo "make test-system     what needs a broker, Prometheus or long runs"
+	@echo "make lint            ruff, mypy, import rules"
+	@echo "make bench           measure speed and memory"
+	@echo "make demo-detectors  train the two detectors of the demo anew"
+	@echo "make clean           remove what was built"
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit("edge-asd needs Python 3.11 or later" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+# What is installed is remembered in the environment, and installed again when the project's needs change.
+$(VENV)/.daemon: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/.train: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[train]'
+	touch $@ $(VENV)/.daemon
+
+$(VENV)/.test: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[train,test]'
+	touch $@ $(VENV)/.train $(VENV)/.daemon
+
+setup: $(VENV)/.train
+
+demo: $(VENV)/.daemon
+	$(BIN)/edge-asd demo
+
+test: lint
+	$(BIN)/python -m pytest -m "not system"
+
+test-system: $(VENV)/.test apt
+	$(BIN)/python -m pytest -m system
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy edge_asd
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.train
+	$(BIN)/python -m edge_asd_train.bench
+
+demo-detectors: $(VENV)/.train
+	rm -rf build/demo && mkdir -p build/demo
+	$(BIN)/edge-asd-train simulate --out build/demo --id id_00 --train-clips 160 --seed 1000
+	$(BIN)/edge-asd-train cae --data build/demo --machine slider --out edge_asd/demo/slide-rail.cae.onnx
+	$(BIN)/edge-asd-train anogan --data build/demo --machine slider --out edge_asd/demo/slide-rail.anogan.onnx
+
+# Debian packages that the system tests start; installed where root or sudo allows, else named.
+apt:
+	@missing=$$(for p in $(APT); do dpkg -s $$p >/dev/null 2>&1 || printf '%s ' $$p; done); \
+	[ -z "$$missing" ] && exit 0; \
+	sudo=$$([ "$$(id -u)" = 0 ] || echo "sudo -n"); \
+	if $$sudo true 2>/dev/null; then \
+	  echo "installing $$missing"; \
+	  $$sudo apt-get -qq update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y \
+	    --no-install-recommends $$missing >/dev/null; \
+	else echo "please install: sudo apt-get install $$missing"; exit 1; fi
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

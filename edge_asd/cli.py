@@ -1,0 +1,154 @@
+"""The command line: edge-asd run | replay | demo."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from edge_asd import __version__
+from edge_asd.errors import EXIT_CONFIGURATION, EXIT_DONE, EXIT_USAGE, EdgeAsdError, UsageError
+
+_EPILOG = """\
+exit status: 0 done; 1 some inputs failed (named; the rest was done); 2 usage; 70 sound system hung; 78 configuration
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status."""
+    # Scoring uses threads of its own, one window each: BLAS threads would only cost memory. Before numpy is imported.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help()
+        return EXIT_USAGE
+    try:
+        status: int = _COMMANDS[options.command](options)
+    except EdgeAsdError as error:
+        for line in str(error).splitlines():
+            print(f"edge-asd: {line}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe (head, say) has had enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_DONE
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="edge-asd",
+        description="Hears from the sound of a machine that it is about to fail.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"edge-asd {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    _add_run(commands)
+    _add_replay(commands)
+    _add_demo(commands)
+    return parser
+
+
+def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    run = commands.add_parser(
+        "run",
+        help="listen to machines until stopped",
+        description="Listens to the machines of a configuration until SIGTERM or Ctrl-C; events are JSON lines on "
+        "standard output, and go to MQTT and Prometheus where the configuration says so.",
+    )
+    run.add_argument("-c", "--config", type=Path, required=True, metavar="FILE", help="configuration (YAML)")
+    run.add_argument("--until-end", action="store_true", help="stop when every recording has been played")
+
+
+def _add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    replay = commands.add_parser(
+        "replay",
+        help="score recordings at full speed",
+        description="Scores WAV and FLAC files, or folders of them, as the daemon would. Each file is taken by itself: "
+        "its score is the mean over its windows of 10 s. Names like anomaly_id_02_00000017.wav carry a machine id and a "
+        "label; where both labels are there, AUC and pAUC are shown.",
+    )
+    replay.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="recordings or folders")
+    replay.add_argument(
+        "--detector",
+        nargs="+",
+        action="append",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="detector file; several (.onnx) are combined",
+    )
+    replay.add_argument("--id", metavar="ID", help="machine id, for detectors that serve several; else from file names")
+    replay.add_argument("--channel", type=int, default=1, metavar="N", help="of recordings with several (default 1)")
+    replay.add_argument("--hop", type=float, default=10.0, metavar="SECONDS", help="from window to window (default 10)")
+    replay.add_argument("--stream", action="store_true", help="join the files of each folder in order into one stream")
+    replay.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
+    replay.add_argument(
+        "--false-alarms-per-day",
+        type=float,
+        default=0.1,
+        metavar="N",
+        help="incidents normal sound may raise (default 0.1)",
+    )
+
+
+def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    demo = commands.add_parser(
+        "demo",
+        help="hear a simulated slide rail break and be repaired",
+        description="Plays 20 minutes of a simulated slide rail at full speed through the real pipeline, with the two "
+        "detectors that come with edge-asd, and shows rarity, alerts and conditions.",
+    )
+    demo.add_argument("--seed", type=int, default=7, help="of the simulation (default 7)")
+
+
+def _run(options: argparse.Namespace) -> int:
+    from edge_asd.config import load_config
+    from edge_asd.daemon import Daemon
+    from edge_asd.publish.log import Log
+
+    config = load_config(options.config)
+    try:
+        daemon = Daemon(config, instance=_instance_name(options.config), log=Log())
+    except EdgeAsdError as error:
+        # Whatever is wrong at the start, the configuration is where it is mended.
+        error.exit_status = EXIT_CONFIGURATION
+        error.args = (f"{options.config}: {error}",)
+        raise
+    daemon.run(until_end=options.until_end)
+    return EXIT_DONE
+
+
+def _instance_name(config: Path) -> str:
+    """The configuration file's name, with nothing in it that a topic could not hold."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "-" for c in config.stem.lower()) or "edge-asd"
+
+
+def _replay(options: argparse.Namespace) -> int:
+    from edge_asd.replay_output import replay
+
+    # "--detector a.onnx b.onnx sounds/" leaves it to us where the detectors end: a first one, then what is called .onnx.
+    given = [(number, path) for group in options.detector for number, path in enumerate(group)]
+    options.detector = [path for number, path in given if number == 0 or path.suffix == ".onnx"]
+    options.paths = [path for number, path in given if number > 0 and path.suffix != ".onnx"] + options.paths
+    if not options.paths:
+        raise UsageError("replay: say which recordings or folders, after the detectors")
+    return replay(options)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from edge_asd.demo.show import show
+
+    return show(options.seed)
+
+
+_COMMANDS = {"run": _run, "replay": _replay, "demo": _demo}
+
+if __name__ == "__main__":
+    sys.exit(main())

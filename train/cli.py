@@ -1,0 +1,212 @@
+"""The command line: edge-asd-train statistics | cae | anogan | evaluate | simulate."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edge_asd import __version__
+from edge_asd.errors import EXIT_DONE, EXIT_USAGE, EdgeAsdError, UsageError
+
+from .settings import field_meanings
+
+_NEEDED = ("torch", "onnx", "onnxscript", "tqdm")
+KINDS = ("statistics", "cae", "anogan")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help()
+        return EXIT_USAGE
+    try:
+        status: int = options.do(options)
+    except EdgeAsdError as error:
+        print(f"edge-asd-train: {error}", file=sys.stderr)
+        return error.exit_status
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] not in _NEEDED:
+            raise
+        print(f"edge-asd-train: {error.name} is not installed: pip install 'edge-asd[train]'", file=sys.stderr)
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        print("edge-asd-train: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="edge-asd-train",
+        description="Makes detectors for edge-asd from recordings of normal sound, and judges them.",
+    )
+    parser.add_argument("--version", action="version", version=f"edge-asd-train {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    _add_kind(commands, "statistics", "distances of clip statistics; no network, seconds to fit")
+    _add_kind(commands, "cae", "convolutional autoencoder; statistics of what it cannot reconstruct")
+    _add_kind(commands, "anogan", "generative adversarial network; statistics of what its generator cannot reach")
+    evaluate = commands.add_parser("evaluate", help="AUC and pAUC on labelled clips, beside trivial scorers")
+    evaluate.add_argument("detectors", nargs="+", type=Path, metavar="DETECTOR", help="detector files")
+    evaluate.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder in the DCASE 2020 layout")
+    evaluate.add_argument("--machine", metavar="NAME", help="folder within it (default: the detectors' machine type)")
+    evaluate.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    evaluate.set_defaults(do=_evaluate)
+    _add_simulate(commands)
+    return parser
+
+
+def _add_kind(commands: argparse._SubParsersAction[argparse.ArgumentParser], kind: str, text: str) -> None:
+    parser = commands.add_parser(
+        kind,
+        help=text,
+        description=f"Makes a detector file: {text}. Reads DIR/NAME/train, normal clips named "
+        "normal_id_XX_NNNNNNNN.wav or .flac.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder in the DCASE 2020 layout")
+    parser.add_argument("--machine", required=True, metavar="NAME", help="folder within it, for example slider")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="detector file to write (.onnx)")
+    parser.add_argument("--id", nargs="+", metavar="ID", help="machine ids to train on; all unless given")
+    parser.add_argument("--folds", type=int, default=3, help="parts for scores of clips that were not trained on")
+    parser.add_argument(
+        "--recording-digits",
+        type=int,
+        default=1,
+        metavar="N",
+        help="clips whose numbers agree but for the last N digits are of one recording and never split",
+    )
+    parser.add_argument("--licence", metavar="TEXT", help="of the recordings; kept in the file")
+    parser.add_argument("--seed", type=int, default=0, help="same seed, data and machine: same detector")
+    if kind != "statistics":
+        group = parser.add_argument_group("network and training")
+        for name, text_of, default in _settings_of(kind):
+            if isinstance(default, bool):
+                group.add_argument(_flag(name), action=argparse.BooleanOptionalAction, default=default, help=text_of)
+            elif isinstance(default, int | float):
+                group.add_argument(_flag(name), type=type(default), default=default, metavar="N", help=text_of)
+    parser.set_defaults(do=_train, kind=kind)
+
+
+def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    simulate = commands.add_parser(
+        "simulate",
+        help="write recordings of a simulated slide rail in the DCASE layout",
+        description="Writes DIR/slider/train and DIR/slider/test: a simulated slide rail in a factory, normal and with "
+        "the faults that MIMII names (rail_damage, loose_belt, no_grease), and a manifest. The same seed gives the same "
+        "recordings.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    simulate.add_argument("--out", type=Path, required=True, metavar="DIR", help="new or empty folder")
+    simulate.add_argument("--id", nargs="+", metavar="ID", help="machine ids; four unless given")
+    simulate.add_argument("--train-clips", type=int, default=60, metavar="N", help="normal training clips of each id")
+    simulate.add_argument("--test-normal", type=int, default=25, metavar="N", help="normal test clips of each id")
+    simulate.add_argument("--test-per-fault", type=int, default=8, metavar="N", help="test clips of each id and fault")
+    simulate.add_argument("--seconds", type=float, default=10.0, help="length of a clip")
+    simulate.add_argument("--severity", type=float, default=0.7, help="of the faults, 0 to 1")
+    simulate.add_argument("--snr", type=float, default=6.0, metavar="DB", help="machine over factory")
+    simulate.add_argument("--seed", type=int, default=0, help="of everything")
+    simulate.set_defaults(do=_simulate)
+
+
+def _settings_of(kind: str) -> list[tuple[str, str, Any]]:
+    """Name, meaning and default of the hyper-parameters of a kind, read from its settings class.
+
+    Without torch the list is empty: help still works, and training then says what to install.
+    """
+    try:
+        if kind == "cae":
+            from .cae import CaeSettings as Settings
+        else:
+            from .anogan import AnoGanSettings as Settings  # type: ignore[assignment]
+    except ModuleNotFoundError:
+        return []
+    meanings = field_meanings(Settings)
+    return [(f.name, meanings[f.name], f.default) for f in dataclasses.fields(Settings) if f.name != "seed"]
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _train(options: argparse.Namespace) -> int:
+    from .training import read_training_set
+
+    if options.out.is_dir():
+        raise UsageError(f"--out {options.out}: is a folder; give the name of a file")
+    training = read_training_set(
+        options.data,
+        options.machine,
+        ids=options.id,
+        folds=options.folds,
+        recording_digits=options.recording_digits,
+        seed=options.seed,
+    )
+    if options.kind == "statistics":
+        from . import statistics
+
+        statistics.train(training, options.out, licence=options.licence)
+        return EXIT_DONE
+    chosen = {name: getattr(options, name) for name, _, default in _settings_of(options.kind) if hasattr(options, name)}
+    try:
+        if options.kind == "cae":
+            from . import cae
+
+            cae.train(training, options.out, cae.CaeSettings(**chosen), licence=options.licence)
+        else:
+            from . import anogan_detector
+            from .anogan import AnoGanSettings
+
+            anogan_detector.train(training, options.out, AnoGanSettings(**chosen), licence=options.licence)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return EXIT_DONE
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from edge_asd.verification import load_detector
+
+    from .evaluate import evaluate, print_table
+
+    result = evaluate([load_detector(path) for path in options.detectors], options.data, options.machine)
+    if options.json:
+        print(json.dumps(result, indent=1))
+    else:
+        print_table(result)
+    return EXIT_DONE
+
+
+def _simulate(options: argparse.Namespace) -> int:
+    from edge_asd.demo.clips import MACHINE_IDS, write_dataset
+
+    def progress(made: int, total: int) -> None:
+        if sys.stderr.isatty():
+            print(f"\r{made} of {total} clips", end="" if made < total else "\n", file=sys.stderr)
+
+    try:
+        manifest = write_dataset(
+            options.out,
+            seed=options.seed,
+            ids=options.id or MACHINE_IDS,
+            train_clips=options.train_clips,
+            test_normal=options.test_normal,
+            test_per_fault=options.test_per_fault,
+            seconds=options.seconds,
+            severity=options.severity,
+            snr_db=options.snr,
+            progress=progress,
+        )
+    except (FileExistsError, ValueError) as error:
+        raise UsageError(str(error)) from None
+    print(f"{manifest}: what was made")
+    return EXIT_DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())
