@@ -71,8 +71,8 @@ def _add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "replay",
         help="score recordings at full speed",
         description="Scores WAV and FLAC files, or folders of them, as the daemon would. Each file is taken by itself: "
-        "its score is the mean over its windows of 10 s. Names like anomaly_id_02_00000017.wav carry a machine id and a "
-        "label; where both labels are there, AUC and pAUC are shown.",
+        "its score is the mean over its windows of 10 s. Names like anomaly_id_02_00000017.wav carry a machine id and "
+        "a label; where both labels are there, AUC and pAUC are shown.",
     )
     replay.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="recordings or folders")
     replay.add_argument(
@@ -133,7 +133,7 @@ def _instance_name(config: Path) -> str:
 def _replay(options: argparse.Namespace) -> int:
     from edge_asd.replay_output import replay
 
-    # "--detector a.onnx b.onnx sounds/" leaves it to us where the detectors end: a first one, then what is called .onnx.
+    # "--detector a.onnx b.onnx sounds/" does not say where the detectors end: a first one, then what is called .onnx.
     given = [(number, path) for group in options.detector for number, path in enumerate(group)]
     options.detector = [path for number, path in given if number == 0 or path.suffix == ".onnx"]
     options.paths = [path for number, path in given if number > 0 and path.suffix != ".onnx"] + options.paths

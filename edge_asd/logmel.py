@@ -99,7 +99,7 @@ def mel_to_hz(mel: Float64Array) -> Float64Array:
 
 
 def mel_frequencies(parameters: LogMelParameters) -> Float64Array:
-    """Edges and centres of the bands, Hz, shape ``[n_mels + 2]``: band k runs from k to k + 2 with its peak at k + 1."""
+    """Edges and centres of the bands, Hz, shape ``[n_mels + 2]``: band k runs from k to k + 2, its peak is at k + 1."""
     low, high = hz_to_mel(np.array([parameters.fmin, parameters.fmax]))
     return mel_to_hz(np.linspace(low, high, parameters.n_mels + 2))
 

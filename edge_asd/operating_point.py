@@ -69,7 +69,7 @@ def operating_point(
     """
     if not false_alarms_per_day > 0:
         raise ValueError("false_alarms_per_day must be above 0: only an alarm that never fires has no false alarms")
-    rarity = simulate_normal_rarity(calibrations)
+    rarity = simulate_normal_rarity(calibrations, hop_seconds)
     days = rarity.size * hop_seconds / SECONDS_PER_DAY
 
     def rate_at(threshold: float) -> float:
@@ -100,14 +100,17 @@ def operating_point(
 
 
 def simulate_normal_rarity(
-    calibrations: Sequence[Calibration], windows: int = _SIMULATED_WINDOWS, seed: int = _SEED
+    calibrations: Sequence[Calibration], hop_seconds: float, windows: int = _SIMULATED_WINDOWS, seed: int = _SEED
 ) -> Float64Array:
     """A machine's rarity over a long stretch of normal sound, shape ``[window]``.
 
     Detectors calibrated on the same windows are drawn together, so that what they have in common is kept; others
-    separately.
+    separately. With a shorter hop than the calibration's, neighbouring windows overlap and hear the same: each drawn
+    rarity then lasts for as many windows as fit into the calibration's hop.
     """
     rng = np.random.default_rng(seed)
+    lasting = max(1, int(np.ceil(min(c.hop_seconds for c in calibrations) / hop_seconds)))
+    windows = -(-windows // lasting)
     shared = len({c.stretches for c in calibrations}) == 1
     picks = _block_bootstrap(calibrations[0].stretches, windows, rng)
     highest = np.zeros(windows)
@@ -122,7 +125,7 @@ def simulate_normal_rarity(
         rarity[in_tail] = -np.log10(drawn)
         np.maximum(highest, rarity, out=highest)
     combined: Float64Array = np.maximum(0.0, highest - np.log10(len(calibrations)))
-    return combined
+    return np.repeat(combined, lasting)
 
 
 def count_incidents(rarity: Float64Array, rule: AlarmRule, hop_seconds: float) -> int:

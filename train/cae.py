@@ -7,15 +7,13 @@ squared error is given beside it as ``report_score``.
 
 from __future__ import annotations
 
-import copy
+import itertools
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from .clip_scorer import ClipScorer, fit_clip_scorer
-from .training import Standardise, TrainingSet, finish, report
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -23,6 +21,9 @@ from tqdm import tqdm
 from edge_asd.detector import Detector
 from edge_asd.errors import EdgeAsdError
 from edge_asd.logmel import Float32Array
+
+from .clip_scorer import ClipScorer, fit_clip_scorer
+from .training import Standardise, TrainingSet, finish, report
 
 COLLAPSE_RATIO = 0.95
 """Mean squared error over variance on held-out normal clips above which a network has learnt nothing but the mean."""
@@ -60,7 +61,7 @@ class Autoencoder(nn.Module):
     def __init__(self, settings: CaeSettings) -> None:
         super().__init__()
         sizes = (1, *settings.channels)
-        pairs = list(zip(sizes[:-1], sizes[1:], strict=True))
+        pairs = list(itertools.pairwise(sizes))
         self.skip = settings.skip
         self.down = nn.ModuleList(
             self._stage(nn.Conv2d(i, o, 3, 2, 1), o, settings, settings.dropout) for i, o in pairs
@@ -170,8 +171,8 @@ def train(
     if ratio > COLLAPSE_RATIO:
         bar.close()
         raise CollapsedError(
-            f"the autoencoder collapsed: its error on held-out normal clips is {ratio:.2f} of their variance; train longer,"
-            " on more clips, or with another learning rate"
+            f"the autoencoder collapsed: its error on held-out normal clips is {ratio:.2f} of their variance;"
+            " train longer, on more clips, or with another learning rate"
         )
     network = fit_network(images, settings, training.seed + folds, bar)
     bar.close()
@@ -199,7 +200,7 @@ def fit_network(images: Float32Array, settings: CaeSettings, seed: int, bar: tqd
     """Train one network on random crops of images ``[window, mel, frame]``; the same seed gives the same network."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    network = Autoencoder(settings).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = Autoencoder(settings).to(memory_format=torch.channels_last)
     per_epoch = images.shape[0] * images.shape[2] // settings.crop_frames
     steps = max(1, per_epoch // settings.batch)
     optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
@@ -218,7 +219,7 @@ def fit_network(images: Float32Array, settings: CaeSettings, seed: int, bar: tqd
             total += float(loss.detach())
         bar.set_postfix(error=f"{total / steps:.3f}", refresh=False)
         bar.update()
-    return copy.deepcopy(network).to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+    return network.to(memory_format=torch.contiguous_format).eval()
 
 
 def random_crops(images: Float32Array, count: int, frames: int, rng: np.random.Generator) -> Tensor:

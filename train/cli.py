@@ -19,6 +19,13 @@ _NEEDED = ("torch", "onnx", "onnxscript", "tqdm")
 KINDS = ("statistics", "cae", "anogan")
 
 
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults, where there are any."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
     parser = _parser()
@@ -68,7 +75,7 @@ def _add_kind(commands: argparse._SubParsersAction[argparse.ArgumentParser], kin
         help=text,
         description=f"Makes a detector file: {text}. Reads DIR/NAME/train, normal clips named "
         "normal_id_XX_NNNNNNNN.wav or .flac.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_Formatter,
     )
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder in the DCASE 2020 layout")
     parser.add_argument("--machine", required=True, metavar="NAME", help="folder within it, for example slider")
@@ -99,9 +106,9 @@ def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         "simulate",
         help="write recordings of a simulated slide rail in the DCASE layout",
         description="Writes DIR/slider/train and DIR/slider/test: a simulated slide rail in a factory, normal and with "
-        "the faults that MIMII names (rail_damage, loose_belt, no_grease), and a manifest. The same seed gives the same "
-        "recordings.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        "the faults that MIMII names (rail_damage, loose_belt, no_grease), and a manifest. The same seed gives "
+        "the same recordings.",
+        formatter_class=_Formatter,
     )
     simulate.add_argument("--out", type=Path, required=True, metavar="DIR", help="new or empty folder")
     simulate.add_argument("--id", nargs="+", metavar="ID", help="machine ids; four unless given")

@@ -1,8 +1,8 @@
 """Scores an image by how far its statistics are from those of normal clips.
 
-Each block of statistics has a mean for each machine id and one covariance pooled over them, shrunk after Ledoit and Wolf
-(2004). Its score is the logarithm of the Mahalanobis distance, standardised on scores of clips that were held out by
-recording; the clip's score is the mean over the blocks.
+Each block of statistics has a mean for each machine id and one covariance pooled over them, shrunk after Ledoit and
+Wolf (2004). Its score is the logarithm of the Mahalanobis distance, standardised on scores of clips that were held out
+by recording; the clip's score is the mean over the blocks.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from .clip_statistics import Block, EventShape, Flux, Mean, Peaks
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from .clip_statistics import Block, EventShape, Flux, Mean, Peaks
 
 _EPSILON = 1e-9
 

@@ -1,7 +1,7 @@
 """Statistics of a clip that change when a machine does: what all detectors score, of the sound or of their residual.
 
-Every block takes an image ``[window, mel, frame]`` (a log-Mel less its mean level, or a residual) to a feature vector and
-tells for each feature which cells it came from. All is written so that torch traces it into the detector file.
+Every block takes an image ``[window, mel, frame]`` (a log-Mel less its mean level, or a residual) to a feature vector
+and tells for each feature which cells it came from. All is written so that torch traces it into the detector file.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Peaks(Block):
 
 
 class EventShape(Block):
-    """In each of some bands the course of its steepest rises, averaged: what the machine's strokes and knocks look like."""
+    """In each of some bands the course of its steepest rises, averaged: the shape of strokes and knocks."""
 
     def __init__(
         self, mels: int, bands: int = 24, events: int = 6, before: int = 3, after: int = 7, apart: int = 5

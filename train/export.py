@@ -89,7 +89,7 @@ def export_quietly(module: nn.Module, example: tuple[Any, ...], **options: Any) 
 
 
 def with_machine_id_default(model: onnx.ModelProto, ids: int) -> onnx.ModelProto:
-    """Give the input ``machine_id`` a default (the first id, for every window); drop the input where there is one id."""
+    """Give the input ``machine_id`` a default (the first id, for all windows); drop the input where there is one id."""
     graph = model.graph
     kept = [i for i in graph.input if i.name != "machine_id"]
     for node in graph.node:

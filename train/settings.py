@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import itertools
 import textwrap
 
 
@@ -13,8 +14,8 @@ def field_meanings(settings: type) -> dict[str, str]:
     assert isinstance(tree.body[0], ast.ClassDef)  # the source of a class is a class
     body = tree.body[0].body
     meanings = {}
-    for field, text in zip(body[:-1], body[1:], strict=True):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
-            if isinstance(text.value, ast.Constant) and isinstance(text.value.value, str):
-                meanings[field.target.id] = " ".join(text.value.value.split())
+    for field, text in itertools.pairwise(body):
+        match field, text:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(prose))):
+                meanings[name] = " ".join(prose.split())
     return meanings

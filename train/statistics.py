@@ -6,11 +6,12 @@ import time
 from pathlib import Path
 
 import torch
-from .clip_scorer import ClipScorer, fit_clip_scorer
-from .training import TrainingSet, finish, report
 from torch import Tensor, nn
 
 from edge_asd.detector import Detector
+
+from .clip_scorer import ClipScorer, fit_clip_scorer
+from .training import TrainingSet, finish, report
 
 
 class StatisticsDetector(nn.Module):

@@ -12,6 +12,13 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from edge_asd.calibration import Calibration
+from edge_asd.detector import Detector
+from edge_asd.logmel import Float32Array, LogMelParameters
+
 from .corpus import (
     MIN_CLIPS,
     Clip,
@@ -23,12 +30,6 @@ from .corpus import (
     split_by_recording,
 )
 from .export import Made, parity_sample, to_onnx, with_machine_id_default, write_detector
-from numpy.typing import NDArray
-from torch import nn
-
-from edge_asd.calibration import Calibration
-from edge_asd.detector import Detector
-from edge_asd.logmel import Float32Array, LogMelParameters
 
 
 @dataclass(frozen=True)
@@ -207,6 +208,6 @@ def report(detector: Detector, training: TrainingSet, started: float) -> None:
     )
     for machine_id, calibration in detector.metadata.calibration.items():
         print(
-            f"  {machine_id}: {len(calibration.scores)} held-out normal windows, level {calibration.level_dbfs:.1f} dBFS,"
-            f" one in 100 scores above {calibration.score_at(2.0):.2f}"
+            f"  {machine_id}: {len(calibration.scores)} held-out normal windows, level {calibration.level_dbfs:.1f}"
+            f" dBFS, one in 100 scores above {calibration.score_at(2.0):.2f}"
         )

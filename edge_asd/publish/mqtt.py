@@ -6,6 +6,7 @@ broker is a state, never the end of the daemon; paho's thread reconnects with ba
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -84,6 +85,7 @@ class MqttPublisher:
         self._address = f"{settings.host}:{settings.port}"
         self._topics: dict[int, str] = {}
         self._is_connected = False
+        self._is_stopping = False
         self._has_warned_unheard: set[str] = set()
         self._client = paho.Client(
             CallbackAPIVersion.VERSION2, f"edge_asd-{site}-{node}-{instance}", protocol=paho.MQTTv5
@@ -115,10 +117,9 @@ class MqttPublisher:
         """Say offline, wait a moment for what is under way, and disconnect."""
         if self._is_connected:
             farewell = self._client.publish(self._status, "offline", qos=1, retain=True)
-            try:
+            with contextlib.suppress(RuntimeError, ValueError):
                 farewell.wait_for_publish(_FAREWELL_SECONDS)
-            except (RuntimeError, ValueError):
-                pass
+        self._is_stopping = True
         self._client.disconnect()
         self._client.loop_stop()
 
@@ -176,7 +177,7 @@ class MqttPublisher:
     def _on_disconnect(self, _client: Any, _data: Any, _flags: Any, reason: ReasonCode, _properties: Any) -> None:
         was_connected, self._is_connected = self._is_connected, False
         self._metrics.mqtt_connected.set(0)
-        if was_connected:
+        if was_connected and not self._is_stopping:
             self._log("mqtt_disconnected", "warning", broker=self._address, reason=str(reason))
 
     @_guarded
