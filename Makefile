@@ -49,8 +49,8 @@ lint: $(VENV)/.test
 	$(BIN)/mypy edge_asd
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.train
-	$(BIN)/python -m edge_asd_train.bench
+bench: $(VENV)/.test
+	$(BIN)/python tests/bench.py
 
 demo-detectors: $(VENV)/.train
 	rm -rf build/demo && mkdir -p build/demo

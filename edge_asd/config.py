@@ -47,6 +47,11 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+def _as_section(value: Any) -> Any:
+    """A key with nothing after it is a section of defaults, not the absence of one: ``tls:`` must not mean no TLS."""
+    return {} if value is None else value
+
+
 class DetectorEntry(_Section):
     """A detector file and, where it serves several machine ids, the one that is meant."""
 
@@ -120,8 +125,8 @@ class MachineSection(_Section):
     """Detector files; several are combined."""
     hop_seconds: Annotated[Number, Field(ge=MIN_HOP_SECONDS, le=3600)] = WINDOW_SECONDS
     """From the start of a window to the start of the next."""
-    active_when: ActiveWhen | None = None
-    alarm: AlarmSection = AlarmSection()
+    active_when: Annotated[ActiveWhen | None, BeforeValidator(_as_section)] = None
+    alarm: Annotated[AlarmSection, BeforeValidator(_as_section)] = AlarmSection()
 
 
 class TlsSection(_Section):
@@ -139,7 +144,7 @@ class MqttSection(_Section):
 
     host: Annotated[str, Field(min_length=1)]
     port: Annotated[int, Field(ge=1, le=65535)] = 1883
-    tls: TlsSection | None = None
+    tls: Annotated[TlsSection | None, BeforeValidator(_as_section)] = None
     username: str | None = None
     password_file: RelativePath | None = None
     """Its first line is the password; looked for in $CREDENTIALS_DIRECTORY first."""
@@ -174,8 +179,8 @@ class Config(_Section):
     node: Name
     """The PC or the place in the plant."""
     machines: Annotated[tuple[MachineSection, ...], Field(min_length=1, max_length=1000, strict=False)]
-    mqtt: MqttSection | None = None
-    metrics: MetricsSection | None = None
+    mqtt: Annotated[MqttSection | None, BeforeValidator(_as_section)] = None
+    metrics: Annotated[MetricsSection | None, BeforeValidator(_as_section)] = None
 
     @field_validator("machines")
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
+from dataclasses import asdict
 from typing import Annotated, Any, Self
 
 import numpy as np
@@ -87,7 +88,7 @@ class DetectorMetadata(BaseModel):
     """The machine ids it knows; ``machine_id`` is an index into this list."""
     log_mel: dict[str, Any]
     """`LogMelParameters`, and the choices that all log-Mels here have in common."""
-    window_seconds: Annotated[float, Field(gt=0, le=60)]
+    window_seconds: Annotated[float, Field(ge=1, le=60)]
     calibration: dict[str, Calibration]
     """By machine id."""
     self_check: SelfCheck
@@ -122,8 +123,9 @@ class DetectorMetadata(BaseModel):
                 raise ValueError(f"wants a log-Mel with {name} = {self.log_mel[name]!r}; only {value!r} is made here")
         try:
             parameters = LogMelParameters(**wanted)
-            if any(type(given) is not type(getattr(parameters, name)) for name, given in wanted.items()):
-                raise TypeError("a value has the wrong type")
+            for name, usual in asdict(LogMelParameters()).items():
+                if type(getattr(parameters, name)) is not type(usual):
+                    raise TypeError(f"{name} must be {'a whole number' if isinstance(usual, int) else 'a decimal'}")
         except TypeError as error:
             raise ValueError(f"its log-Mel parameters do not fit: {error}") from None
         return parameters

@@ -81,7 +81,9 @@ def _verdict_of_child(path: Path, copy: Path) -> str:
     """Empty if the file passed, else what is wrong with it."""
     command = [sys.executable, "-m", "edge_asd.verification", str(copy), str(path)]
     try:
-        child = subprocess.run(command, capture_output=True, timeout=TIME_LIMIT_SECONDS, check=False, text=True)
+        child = subprocess.run(
+            command, capture_output=True, timeout=TIME_LIMIT_SECONDS, check=False, encoding="utf-8", errors="replace"
+        )
     except subprocess.TimeoutExpired:
         return f"takes more than {TIME_LIMIT_SECONDS} s to load and check itself"
     try:
@@ -97,6 +99,9 @@ def _main(copy: Path, path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
     resource.setrlimit(resource.RLIMIT_CPU, (TIME_LIMIT_SECONDS, TIME_LIMIT_SECONDS))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # onnxruntime prints on standard output at times; the verdict alone shall stand there.
+    verdict = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     refused = ""
     try:
         detector = Detector(path, copy.read_bytes())
@@ -105,7 +110,8 @@ def _main(copy: Path, path: Path) -> None:
         refused = error.reason
     except Exception as error:  # the verdict on a file is never a traceback
         refused = f"cannot be checked: {one_line(error)}"
-    json.dump({"refused": refused}, sys.stdout)
+    with verdict:
+        json.dump({"refused": refused}, verdict)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ are decoded by libsndfile, one channel is taken, and a stateful soxr stream brin
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,7 +96,7 @@ def read_blocks(path: Path, *, sample_rate: int, channel: int = 1) -> Iterator[F
         resampler = None
         if info.sample_rate != sample_rate:
             resampler = soxr.ResampleStream(info.sample_rate, sample_rate, 1, dtype="float32", quality="HQ")
-        done = 0
+        done = given = 0
         while True:
             samples = _read(path, sound, info.sample_rate)[:, channel - 1]
             if not np.isfinite(samples).all():
@@ -105,12 +106,18 @@ def read_blocks(path: Path, *, sample_rate: int, channel: int = 1) -> Iterator[F
             last = samples.size == 0
             if resampler is not None:
                 samples = resampler.resample_chunk(samples, last=last)
+                if not np.isfinite(samples).all():
+                    second = done / info.sample_rate
+                    raise RecordingError(path, f"holds values too large for sound before {second:.3f} s")
             if samples.size:
+                given += samples.size
                 yield np.ascontiguousarray(samples)
             if last:
                 break
     if done == 0:
         raise RecordingError(path, "holds no samples")
+    if given == 0:
+        raise RecordingError(path, f"is too short: {done} sample(s) at {info.sample_rate} Hz")
     if info.frames is not None and done < info.frames:
         there = done / info.sample_rate
         raise RecordingError(path, f"is truncated: its header promises {info.seconds:.2f} s, {there:.2f} s are there")
@@ -148,9 +155,22 @@ def read_windows(
         on_length(cutter.position)
 
 
+class _ForwardSoundFile(soundfile.SoundFile):  # type: ignore[misc, unused-ignore]
+    """Read from the front to the end only.
+
+    soundfile seeks after every block of a file that it can seek in, which fails at the end of a FLAC stream that does
+    not state its length.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
 def _open(path: Path) -> soundfile.SoundFile:
     try:
         size = path.stat().st_size
+        if not path.is_file() and not path.is_dir():
+            raise RecordingError(path, "is not a file")  # opening a pipe would wait for its writer
         with path.open("rb") as file:
             magic = file.read(12)
             if size == 0:
@@ -161,8 +181,11 @@ def _open(path: Path) -> soundfile.SoundFile:
                 raise RecordingError(path, "is not a WAV or FLAC recording")
     except OSError as error:
         raise RecordingError(path, error.strerror or str(error)) from None
+    except ValueError as error:  # a NUL within the path
+        raise RecordingError(path, str(error)) from None
     try:
-        return soundfile.SoundFile(path)
+        # As bytes: a name need not be UTF-8.
+        return _ForwardSoundFile(os.fsencode(path))
     except (soundfile.LibsndfileError, TypeError) as error:
         raise RecordingError(path, f"cannot be decoded: {_reason(error)}") from None
 
