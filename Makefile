@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-APT := mosquitto mosquitto-clients prometheus
+APT ?= mosquitto mosquitto-clients prometheus
 
 .PHONY: help setup demo test test-system lint bench clean demo-detectors apt
 help:
@@ -17,6 +17,7 @@ help:
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("edge-asd needs Python 3.11 or later" if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || $(MAKE) --no-print-directory apt APT=python3-venv
 	$(PYTHON) -m venv $(VENV)
 
 # What is installed is remembered in the environment, and installed again when the project's needs change.
@@ -58,7 +59,7 @@ demo-detectors: $(VENV)/.train
 	$(BIN)/edge-asd-train cae --data build/demo --machine slider --out edge_asd/demo/slide-rail.cae.onnx
 	$(BIN)/edge-asd-train anogan --data build/demo --machine slider --out edge_asd/demo/slide-rail.anogan.onnx
 
-# Debian packages that the system tests start; installed where root or sudo allows, else named.
+# Debian packages that are needed, those of the system tests unless told; installed where root or sudo allows, else named.
 apt:
 	@missing=$$(for p in $(APT); do dpkg -s $$p >/dev/null 2>&1 || printf '%s ' $$p; done); \
 	[ -z "$$missing" ] && exit 0; \

@@ -149,6 +149,12 @@ class MqttSection(_Section):
     password_file: RelativePath | None = None
     """Its first line is the password; looked for in $CREDENTIALS_DIRECTORY first."""
 
+    @model_validator(mode="after")
+    def _has_a_user(self) -> Self:
+        if self.password_file is not None and self.username is None:
+            raise ValueError("password_file needs a username")
+        return self
+
 
 class MetricsSection(_Section):
     """The Prometheus endpoint; without this section there is none."""

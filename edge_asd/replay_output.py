@@ -79,7 +79,9 @@ def _replay_all(
             for lost in recording.failed:
                 _complain(lost)
             if table is not None:
-                table.recording(recording, done, total)
+                table.recording(recording)
+            if sys.stderr.isatty():
+                print(f"{done} of {total}", end="\r", file=sys.stderr)
     return recordings
 
 
@@ -95,7 +97,7 @@ class _Table:
         self._detectors = [d.path.name for d in replayer.detectors]
         self._has_head = False
 
-    def recording(self, recording: ReplayedRecording, done: int, total: int) -> None:
+    def recording(self, recording: ReplayedRecording) -> None:
         if not recording.is_scored:
             return
         scores = [recording.detector_score(i) for i in range(len(self._detectors))]
@@ -108,8 +110,6 @@ class _Table:
             + f"  {_number(recording.rarity):>6}  {first.threshold:9.2f}  {heard:>4} of {len(recording.readings):<8}"
             + f"  {recording.path}{notes}"
         )
-        if sys.stderr.isatty():
-            print(f"{done} of {total}", end="\r", file=sys.stderr)
 
     def window(self, reading: Reading) -> None:
         self._head("rarity  threshold  condition  time")

@@ -14,23 +14,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from edge_asd.detector import Detector
-from edge_asd.errors import EdgeAsdError
 from edge_asd.logmel import Float32Array
 
 from .clip_scorer import ClipScorer, fit_clip_scorer
+from .collapse import CollapseError
+from .crops import cut, join, random_crops
 from .training import Standardise, TrainingSet, finish, report
 
 COLLAPSE_RATIO = 0.95
 """Mean squared error over variance on held-out normal clips above which a network has learnt nothing but the mean."""
-
-
-class CollapsedError(EdgeAsdError):
-    """A network whose output does not vary with its input."""
 
 
 @dataclass(frozen=True)
@@ -97,51 +93,17 @@ class Autoencoder(nn.Module):
         return reconstruction
 
 
-class CropGrid(nn.Module):
-    """Cuts windows into crops on a fixed grid that covers every frame, and puts crops together again."""
-
-    def __init__(self, frames: int, crop_frames: int) -> None:
-        """
-        Args:
-            frames: of a window.
-            crop_frames: of a crop; neighbours overlap where the window is not a multiple of it.
-        """
-        super().__init__()
-        count = -(-frames // crop_frames)
-        starts = np.linspace(0, frames - crop_frames, count).round().astype(int)
-        self.starts, self.crop_frames = [int(s) for s in starts], crop_frames
-        covered = np.zeros(frames, np.float32)
-        for start in self.starts:
-            covered[start : start + crop_frames] += 1
-        self.register_buffer("covered", torch.from_numpy(covered))
-
-    def cut(self, image: Tensor) -> Tensor:
-        """``[window, mel, frame]`` to ``[window * crop, 1, mel, crop frame]``."""
-        crops = torch.stack([image[:, :, s : s + self.crop_frames] for s in self.starts], dim=1)
-        return crops.flatten(0, 1)[:, None]
-
-    def join(self, crops: Tensor) -> Tensor:
-        """The way back; where crops overlap, their mean."""
-        parts = crops[:, 0].unflatten(0, (-1, len(self.starts)))
-        frames = int(self.covered.shape[0])
-        padded = [
-            nn.functional.pad(parts[:, i], (start, frames - start - self.crop_frames))
-            for i, start in enumerate(self.starts)
-        ]
-        return torch.stack(padded).sum(dim=0) / self.covered
-
-
 class CaeDetector(nn.Module):
     """Standardise, reconstruct crop by crop, score the statistics of the residual."""
 
-    def __init__(self, standardise: Standardise, grid: CropGrid, network: Autoencoder, scorer: ClipScorer) -> None:
+    def __init__(self, standardise: Standardise, network: Autoencoder, scorer: ClipScorer, crop_frames: int) -> None:
         super().__init__()
-        self.standardise, self.grid, self.network, self.scorer = standardise, grid, network, scorer
+        self.standardise, self.network, self.scorer, self.crop_frames = standardise, network, scorer, crop_frames
 
     def forward(self, log_mel: Tensor, machine_id: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Score ``[window]``, anomaly map ``[window, mel, frame]``, mean squared error ``[window]``."""
         image = self.standardise(log_mel, machine_id)
-        residual = image - self.grid.join(self.network(self.grid.cut(image)))
+        residual = image - reconstruct(self.network, image, self.crop_frames)
         score, anomaly_map = self.scorer(residual, machine_id)
         return score, anomaly_map, (residual**2).mean(dim=(1, 2))
 
@@ -152,25 +114,24 @@ def train(
     """Train on every fold but one for held-out residuals, then on all; calibrate and write. Prints progress.
 
     Raises:
-        CollapsedError: the network gives the mean image whatever it is shown.
+        CollapseError: the network gives the mean image whatever it is shown.
     """
     started = time.monotonic()
     settings = settings or CaeSettings()
     ids = len(training.ids)
     standardise = Standardise.fit(training.log_mel, training.machine_index, ids)
     images = standardise.apply(training.log_mel, training.machine_index)
-    grid = CropGrid(images.shape[2], settings.crop_frames)
     folds = int(training.folds.max()) + 1
     bar = tqdm(total=(folds + 1) * settings.epochs, desc=f"CAE of {training.machine}", unit="epoch")
     residuals = np.zeros_like(images)
     for fold in range(folds):
         out_of_fold = training.folds == fold
         network = fit_network(images[~out_of_fold], settings, training.seed + fold, bar)
-        residuals[out_of_fold] = residuals_of(network, grid, images[out_of_fold])
+        residuals[out_of_fold] = residuals_of(network, images[out_of_fold], settings.crop_frames)
     ratio = float((residuals**2).mean() / images.var())
     if ratio > COLLAPSE_RATIO:
         bar.close()
-        raise CollapsedError(
+        raise CollapseError(
             f"the autoencoder collapsed: its error on held-out normal clips is {ratio:.2f} of their variance;"
             " train longer, on more clips, or with another learning rate"
         )
@@ -179,7 +140,7 @@ def train(
     fitted = fit_clip_scorer(residuals, training.machine_index, ids, training.folds)
     detector = finish(
         "cae",
-        CaeDetector(standardise, grid, network, fitted.scorer).eval(),
+        CaeDetector(standardise, network, fitted.scorer, settings.crop_frames).eval(),
         training,
         fitted.held_out,
         out,
@@ -199,7 +160,8 @@ def train(
 def fit_network(images: Float32Array, settings: CaeSettings, seed: int, bar: tqdm) -> Autoencoder:  # type: ignore[type-arg]
     """Train one network on random crops of images ``[window, mel, frame]``; the same seed gives the same network."""
     torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
+    random = torch.Generator().manual_seed(seed)
+    windows = torch.from_numpy(images)
     network = Autoencoder(settings).to(memory_format=torch.channels_last)
     per_epoch = images.shape[0] * images.shape[2] // settings.crop_frames
     steps = max(1, per_epoch // settings.batch)
@@ -210,7 +172,7 @@ def fit_network(images: Float32Array, settings: CaeSettings, seed: int, bar: tqd
     for _ in range(settings.epochs):
         total = 0.0
         for _ in range(steps):
-            crops = random_crops(images, settings.batch, settings.crop_frames, rng)
+            crops = random_crops(windows, settings.batch, settings.crop_frames, random)
             loss = nn.functional.mse_loss(network(crops), crops)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
@@ -222,19 +184,16 @@ def fit_network(images: Float32Array, settings: CaeSettings, seed: int, bar: tqd
     return network.to(memory_format=torch.contiguous_format).eval()
 
 
-def random_crops(images: Float32Array, count: int, frames: int, rng: np.random.Generator) -> Tensor:
-    """Crops ``[count, 1, mel, frames]`` from random windows at random places."""
-    which = rng.integers(0, images.shape[0], count)
-    where = rng.integers(0, images.shape[2] - frames + 1, count)
-    crops = np.stack([images[i, :, s : s + frames] for i, s in zip(which, where, strict=True)])
-    return torch.from_numpy(crops)[:, None]
+def reconstruct(network: Autoencoder, images: Tensor, crop_frames: int) -> Tensor:
+    """Images ``[window, mel, frame]`` as the network gives them back, crop by crop."""
+    return join(network(cut(images, crop_frames)), images.shape[2])
 
 
 @torch.no_grad()
-def residuals_of(network: Autoencoder, grid: CropGrid, images: NDArray[np.float32]) -> Float32Array:
+def residuals_of(network: Autoencoder, images: Float32Array, crop_frames: int) -> Float32Array:
     """Image less its reconstruction, ``[window, mel, frame]``."""
     parts = []
     for start in range(0, len(images), 16):
         image = torch.from_numpy(images[start : start + 16])
-        parts.append((image - grid.join(network(grid.cut(image)))).numpy())
+        parts.append((image - reconstruct(network, image, crop_frames)).numpy())
     return np.concatenate(parts)

@@ -81,7 +81,9 @@ def _add_kind(commands: argparse._SubParsersAction[argparse.ArgumentParser], kin
     parser.add_argument("--machine", required=True, metavar="NAME", help="folder within it, for example slider")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="detector file to write (.onnx)")
     parser.add_argument("--id", nargs="+", metavar="ID", help="machine ids to train on; all unless given")
-    parser.add_argument("--folds", type=int, default=3, help="parts for scores of clips that were not trained on")
+    # Each part is one more network to train; an AnoGAN's takes the longest.
+    folds = 2 if kind == "anogan" else 3
+    parser.add_argument("--folds", type=int, default=folds, help="parts for scores of clips that were not trained on")
     parser.add_argument(
         "--recording-digits",
         type=int,
@@ -131,7 +133,7 @@ def _settings_of(kind: str) -> list[tuple[str, str, Any]]:
         if kind == "cae":
             from .cae import CaeSettings as Settings
         else:
-            from .anogan import AnoGanSettings as Settings  # type: ignore[assignment]
+            from .anogan_networks import AnoGanSettings as Settings  # type: ignore[assignment]
     except ModuleNotFoundError:
         return []
     meanings = field_meanings(Settings)
@@ -168,7 +170,7 @@ def _train(options: argparse.Namespace) -> int:
             cae.train(training, options.out, cae.CaeSettings(**chosen), licence=options.licence)
         else:
             from . import anogan_detector
-            from .anogan import AnoGanSettings
+            from .anogan_networks import AnoGanSettings
 
             anogan_detector.train(training, options.out, AnoGanSettings(**chosen), licence=options.licence)
     except ValueError as error:

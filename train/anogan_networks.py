@@ -1,0 +1,160 @@
+"""The networks of an AnoGAN: generator, discriminator, encoder, and what they are given: crops of the log-Mel.
+
+An image is a crop of 64 frames with pairs of mels averaged: ``[1, 64, 64]`` of standardised log-Mel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from .crops import cut
+from .latent_search import LatentSearch
+from .search_graph import search_model
+
+MELS_AVERAGED = 2
+"""Mels to a row of the image; pairs halve the work and the noise of single cells."""
+IMAGE_MELS, IMAGE_FRAMES = 64, 64
+"""Size of an image, the DCGAN's own."""
+
+
+@dataclass(frozen=True)
+class AnoGanSettings:
+    """How an AnoGAN is built, trained and searched."""
+
+    latent: int = 64
+    """Entries of z, drawn from N(0, 1)."""
+    generator_channels: int = 16
+    """Channels of the generator's last hidden layer; each layer before has twice as many. Decides the search's cost."""
+    discriminator_channels: int = 8
+    """Channels of the discriminator's first layer; each layer after has twice as many."""
+    encoder_channels: int = 16
+    """Channels of the encoder's first layer; it runs once per crop, so it may be wider than the discriminator."""
+    iterations: int = 1200
+    """Batches of training."""
+    batch_crops: int = 32
+    """Random crops of normal sound in a batch."""
+    batch_draws: int = 16
+    """Images drawn from random z in a batch."""
+    learning_rate: float = 1e-3
+    """Adam's step for the generator. DCGAN's 2e-4 is for adversaries alone; bringing crops back wants more."""
+    discriminator_learning_rate: float = 4e-4
+    """Adam's step for the discriminator."""
+    encoder_learning_rate: float = 1e-3
+    """Adam's step for the encoder."""
+    beta1: float = 0.5
+    """Adam's momentum in training; 0.9 makes the two networks chase each other."""
+    average_decay: float = 0.995
+    """The generator and encoder that are kept are running averages of their weights with this decay per batch."""
+    reconstruction_weight: float = 10.0
+    """Weight of the crop's reconstruction against the discriminator's verdict in the generator's loss; 0: none."""
+    lam: float = 0.1
+    """Lambda: share of the discriminator's features in A(x), 0 to 1."""
+    search_steps: int = 10
+    """Steps of the search where the detector's user asks for no other number."""
+    search_learning_rate: float = 0.1
+    """Adam's step in z in the search."""
+    seed: int = 0
+    """Of the weights at the start, and of the crops and z that are drawn."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.lam <= 1.0:
+            raise ValueError(f"lambda {self.lam} is not between 0 and 1")
+        for name in ("latent", "generator_channels", "discriminator_channels", "encoder_channels", "iterations"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)} is not positive")
+        if self.batch_crops < 2 or self.batch_draws < 2:
+            raise ValueError("batch norm needs at least 2 crops and 2 draws in a batch")
+        if self.search_steps < 0:
+            raise ValueError(f"search_steps {self.search_steps} is negative")
+
+
+def generator(settings: AnoGanSettings) -> nn.Sequential:
+    """z ``[crop, latent]`` to image ``[crop, 1, 64, 64]``, linear at the end: standardised log-Mel has no bounds."""
+    width = settings.generator_channels
+    layers: list[nn.Module] = [nn.Unflatten(1, (settings.latent, 1, 1))]
+    before, stride, padding = settings.latent, 1, 0
+    for channels in (8 * width, 4 * width, 2 * width, width):  # 4, 8, 16, 32 rows and columns
+        layers += [nn.ConvTranspose2d(before, channels, 4, stride, padding, bias=False)]
+        layers += [nn.BatchNorm2d(channels), nn.ReLU()]
+        before, stride, padding = channels, 2, 1
+    return nn.Sequential(*layers, nn.ConvTranspose2d(width, 1, 4, 2, 1))
+
+
+class Discriminator(nn.Module):
+    """Image ``[crop, 1, 64, 64]`` to the logit of being real ``[crop, 1]``.
+
+    ``features`` ``[crop, 4 channels, 8, 8]`` is what A(x) compares. No batch norm: a crop is judged by itself.
+    """
+
+    def __init__(self, settings: AnoGanSettings) -> None:
+        super().__init__()
+        width = settings.discriminator_channels
+
+        def layer(before: int, after: int) -> list[nn.Module]:
+            return [spectral_norm(nn.Conv2d(before, after, 4, 2, 1)), nn.LeakyReLU(0.2)]
+
+        self.features = nn.Sequential(*layer(1, width), *layer(width, 2 * width), *layer(2 * width, 4 * width))
+        self.head = nn.Sequential(*layer(4 * width, 8 * width), spectral_norm(nn.Conv2d(8 * width, 1, 4)), nn.Flatten())
+
+    def forward(self, image: Tensor) -> Tensor:
+        logit: Tensor = self.head(self.features(image))
+        return logit
+
+
+def encoder(settings: AnoGanSettings) -> nn.Sequential:
+    """Image ``[crop, 1, 64, 64]`` to z ``[crop, latent]``.
+
+    It ends in a batch norm without affine part, so that over normal sound its z has the moments of the N(0, 1) that the
+    generator is drawn from. All convolutions: unlike a matrix product they do not depend on the batch a crop is in.
+    """
+    width = settings.encoder_channels
+    layers: list[nn.Module] = []
+    before = 1
+    for channels in (width, 2 * width, 4 * width, 8 * width):
+        layers += [nn.Conv2d(before, channels, 4, 2, 1, bias=False), nn.BatchNorm2d(channels), nn.LeakyReLU(0.2)]
+        before = channels
+    last = nn.Conv2d(before, settings.latent, 4, bias=False)
+    return nn.Sequential(*layers, last, nn.BatchNorm2d(settings.latent, affine=False), nn.Flatten())
+
+
+class AnoGan(nn.Module):
+    """The three networks of a detector, with the settings that made them."""
+
+    def __init__(self, settings: AnoGanSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.generator = generator(settings)
+        self.discriminator = Discriminator(settings)
+        self.encoder = encoder(settings)
+
+    def latent_search(self, *, warm_start: bool = True) -> LatentSearch:
+        """The frozen search over these networks, from the encoder's z or, without ``warm_start``, from zeros."""
+        return LatentSearch(
+            self.generator,
+            self.discriminator.features,
+            self.encoder if warm_start else None,
+            latent=self.settings.latent,
+            lam=self.settings.lam,
+            learning_rate=self.settings.search_learning_rate,
+        )
+
+    def search_model(self) -> onnx.ModelProto:
+        """The search for ONNX Runtime; see :func:`edge_asd_train.search_graph.search_model`."""
+        return search_model(
+            self.latent_search(), image_shape=(IMAGE_MELS, IMAGE_FRAMES), default_steps=self.settings.search_steps
+        )
+
+
+def average_mels(log_mel: Tensor) -> Tensor:
+    """Mean over neighbouring mels: ``[window, mel, frame]`` to ``[window, mel / 2, frame]``."""
+    windows, mels, frames = log_mel.shape
+    return log_mel.reshape(windows, mels // MELS_AVERAGED, MELS_AVERAGED, frames).mean(2)
+
+
+def crops(standardised: Tensor) -> Tensor:
+    """Windows ``[window, mel, frame]`` to images ``[window * crop, 1, mel / 2, 64]``, a window's crops in a row."""
+    return cut(average_mels(standardised), IMAGE_FRAMES)
