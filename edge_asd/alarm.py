@@ -84,7 +84,7 @@ class Alarm:
         Args:
             rarity: the machine's; None where the window was not scored.
             time: of the window's end, seconds on any clock that never goes back.
-            hop: seconds from window to window; votes that are older than the n windows of the rule are forgotten.
+            hop: seconds from window to window; after a pause longer than the rule's n windows all votes are forgotten.
 
         Returns:
             What happened, if anything did.

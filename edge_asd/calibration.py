@@ -130,11 +130,12 @@ def fit_tail(scores: Float64Array) -> Tail:
     ordered = np.sort(scores)
     count = int(np.clip(round(scores.size * _TAIL_SHARE), 3, _MAX_TAIL_SHARE_COUNT))
     start = float(ordered[-count - 1])
-    excess = ordered[-count:] - start
-    scale = float(excess.mean())
+    # Scores that tie with the start are no exceedances.
+    excess = ordered[ordered > start] - start
+    scale = float(excess.mean()) if excess.size else 0.0
     if scale <= 1e-12 * max(1.0, abs(start)):
         raise ValueError("the normal windows all score the same: there is nothing to calibrate on")
-    return Tail(start=start, probability=_empirical_survival(ordered, start), scale=scale, shape=1.0 / count)
+    return Tail(start=start, probability=_empirical_survival(ordered, start), scale=scale, shape=1.0 / excess.size)
 
 
 def combined_rarity(rarities: Sequence[float]) -> float:

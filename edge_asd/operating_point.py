@@ -2,7 +2,8 @@
 
 The figure asked for is incidents after everything: several detectors combined, k of n, clearing and rest, at the
 configured hop. So the series of normal scores is drawn again and again in contiguous blocks (block bootstrap, Künsch
-1989) into weeks of normal sound, its tail drawn from the tail fit, and the alarm's own code is run over it.
+1989) into weeks of normal sound, in which disturbances may be rarer than any that was heard, and the alarm's own code
+is run over it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ _BLOCK_WINDOWS = 12
 _SEED = 20
 _MIN_INCIDENTS = 20
 """Fewer incidents in the simulated weeks, and the rate is extrapolated from higher ones instead of counted."""
+_FIT_POINTS = 6
+"""Thresholds that an extrapolation is fitted to, the highest that were counted: three neighbours are all noise."""
 _GRID = np.arange(6.0, 0.1, -0.1)
 """Thresholds tried, from the highest down."""
 
@@ -82,7 +85,7 @@ def operating_point(
         if rate * days >= _MIN_INCIDENTS:
             thresholds.append(float(threshold))
             rates.append(max([rate, *rates[-1:]]))
-        if len(rates) >= 3 and rates[-1] >= false_alarms_per_day:
+        if len(rates) >= _FIT_POINTS and rates[-1] >= false_alarms_per_day:
             break
     if len(rates) < 3 or rates[-1] < false_alarms_per_day:
         most = max(rates, default=0.0)
@@ -112,32 +115,47 @@ def simulate_normal_rarity(
     lasting = max(1, int(np.ceil(min(c.hop_seconds for c in calibrations) / hop_seconds)))
     windows = -(-windows // lasting)
     shared = len({c.stretches for c in calibrations}) == 1
-    picks = _block_bootstrap(calibrations[0].stretches, windows, rng)
+    picks, begins = _block_bootstrap(calibrations[0].stretches, windows, rng)
+    drawn = rng.random(begins.size)
     highest = np.zeros(windows)
     for number, calibration in enumerate(calibrations):
         if number and not shared:
-            picks = _block_bootstrap(calibration.stretches, windows, rng)
-        scores = np.asarray(calibration.scores)
-        # Leaving rank ties aside, the rarity of the series itself is that of its ranks; the tail is drawn from its fit.
-        rarity = np.array([calibration.rarity(s) for s in scores])[picks]
-        in_tail = (scores > calibration.tail.start)[picks]
-        drawn = calibration.tail.probability * (1.0 - rng.random(int(in_tail.sum())))
-        rarity[in_tail] = -np.log10(drawn)
-        np.maximum(highest, rarity, out=highest)
+            picks, begins = _block_bootstrap(calibration.stretches, windows, rng)
+            drawn = rng.random(begins.size)
+        np.maximum(highest, _drawn_rarity(calibration, picks, begins, drawn), out=highest)
     combined: Float64Array = np.maximum(0.0, highest - np.log10(len(calibrations)))
     return np.repeat(combined, lasting)
 
 
+def _drawn_rarity(
+    calibration: Calibration, picks: NDArray[np.intp], begins: NDArray[np.intp], drawn: Float64Array
+) -> Float64Array:
+    """Rarity of drawn windows, shape ``[window]``: by rank, and beyond what was heard for the rarest of a block.
+
+    The window of rank r from the top (from 0) among n stands for probabilities from r / n to (r + 1) / n. In each block
+    the rarest one gets one of them, ``drawn`` from 0 to 1, and carries its neighbours along: a disturbance that lasts
+    is stronger or weaker as a whole. Drawn one by one, they would fall apart, and k of n would be met too seldom.
+    """
+    rank = np.empty(len(calibration.scores))
+    rank[np.argsort(calibration.scores)[::-1]] = np.arange(rank.size)
+    top = np.minimum.reduceat(rank[picks], begins)
+    factor = np.repeat((top + 1.0 - drawn) / (top + 0.5), np.diff(begins, append=picks.size))
+    rarity: Float64Array = -np.log10(np.minimum(1.0, (rank[picks] + 0.5) / rank.size * factor))
+    return rarity
+
+
 def count_incidents(rarity: Float64Array, rule: AlarmRule, hop_seconds: float) -> int:
     """Incidents that a rule raises over a series, shape ``[window]``; the alarm's own code decides."""
-    over = np.concatenate([[0], np.cumsum(rarity >= rule.threshold)])
+    over = np.concatenate([np.zeros(rule.raise_window, np.intp), np.cumsum(rarity >= rule.threshold)])
     votes = over[rule.raise_window :] - over[: -rule.raise_window]
-    starts = np.flatnonzero(votes >= rule.raise_count)
+    ripe = np.flatnonzero(votes >= rule.raise_count)
     alarm, incidents, position = Alarm(rule), 0, 0
     rest = int(np.ceil(rule.rest_seconds / hop_seconds)) + rule.raise_window
-    while (ahead := int(np.searchsorted(starts, position))) < starts.size:
-        # Nothing can happen before the next stretch of n windows with k votes: begin there.
-        position, quiet_until = int(starts[ahead]), rarity.size
+    while (ahead := int(np.searchsorted(ripe, position))) < ripe.size:
+        # At rest, nothing happens before the next window that ends a stretch of n with k votes: begin n before it.
+        begin, quiet_until = int(ripe[ahead]) - rule.raise_window + 1, rarity.size
+        if begin > position:
+            alarm, position = Alarm(rule), begin
         while position < min(quiet_until, rarity.size):
             event = alarm.step(float(rarity[position]), position * hop_seconds, hop_seconds)
             if event is not None and event.event == "raised":
@@ -148,27 +166,30 @@ def count_incidents(rarity: Float64Array, rule: AlarmRule, hop_seconds: float) -
     return incidents
 
 
-def _block_bootstrap(stretches: tuple[int, ...], windows: int, rng: np.random.Generator) -> NDArray[np.intp]:
-    """Indices into a series, in blocks that never span two stretches, shape ``[windows]``."""
+def _block_bootstrap(
+    stretches: tuple[int, ...], windows: int, rng: np.random.Generator
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Indices into a series, in blocks that never span two stretches, shape ``[windows]``; where the blocks begin."""
     lengths = np.asarray(stretches)
     ends = np.repeat(np.cumsum(lengths), lengths)
     first = rng.integers(0, ends.size, windows)
     lasting = np.minimum(ends[first] - first, _BLOCK_WINDOWS)
     used = int(np.searchsorted(np.cumsum(lasting), windows)) + 1
     first, lasting = first[:used], lasting[:used]
-    begins = np.repeat(np.cumsum(lasting) - lasting, lasting)
-    picks: NDArray[np.intp] = np.repeat(first, lasting) + np.arange(begins.size) - begins
-    return picks[:windows]
+    begins = np.cumsum(lasting) - lasting
+    offsets = np.arange(int(lasting.sum())) - np.repeat(begins, lasting)
+    picks: NDArray[np.intp] = np.repeat(first, lasting) + offsets
+    return picks[:windows], begins[begins < windows]
 
 
 def _threshold_at(rate: float, thresholds: list[float], rates: list[float]) -> float:
     log_rates = np.log10(rates)
     if rate < rates[0]:
-        slope, offset = np.polyfit(log_rates[:3], thresholds[:3], 1)
+        slope, offset = np.polyfit(log_rates[:_FIT_POINTS], thresholds[:_FIT_POINTS], 1)
         return float(offset + slope * np.log10(rate))
     return float(np.interp(np.log10(rate), log_rates, thresholds))
 
 
 def _extrapolated_rate(threshold: float, thresholds: list[float], rates: list[float]) -> float:
-    slope, offset = np.polyfit(thresholds[:3], np.log10(rates[:3]), 1)
+    slope, offset = np.polyfit(thresholds[:_FIT_POINTS], np.log10(rates[:_FIT_POINTS]), 1)
     return float(10 ** (offset + slope * threshold))

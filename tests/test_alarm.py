@@ -1,0 +1,170 @@
+"""The alarm: k of n raise, m in a row clear, then a rest; what was not scored does neither."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_asd.alarm import Alarm, AlarmEvent, AlarmRule
+from edge_asd.calibration import MAX_RARITY
+
+HOP = 10.0
+RULE = AlarmRule(threshold=2.0, raise_count=3, raise_window=5, clear_after=4, rest_seconds=0.0)
+LOUD, MIDDLE, QUIET, UNSCORED = 3.0, 1.5, 0.5, None
+"""Above the threshold, between it and the lower one, below both."""
+
+
+def run(alarm: Alarm, rarities: Iterable[float | None], start: float = 0.0, hop: float = HOP) -> list[tuple[int, str]]:
+    """Number of the window and what happened at it."""
+    events = [(n, alarm.step(rarity, start + n * hop, hop)) for n, rarity in enumerate(rarities)]
+    return [(n, event.event) for n, event in events if event is not None]
+
+
+def raised(rule: AlarmRule = RULE) -> Alarm:
+    alarm = Alarm(rule)
+    assert run(alarm, [LOUD] * rule.raise_count, start=-rule.raise_count * HOP)
+    return alarm
+
+
+@pytest.mark.parametrize(
+    ("pattern", "at"),
+    [
+        ([LOUD, LOUD, LOUD], 2),
+        ([QUIET, LOUD, QUIET, LOUD, QUIET, LOUD], 5),
+        ([LOUD, QUIET, QUIET, LOUD, LOUD], 4),
+        ([LOUD, QUIET, QUIET, QUIET, LOUD, LOUD], None),
+        ([LOUD, LOUD, QUIET, QUIET, QUIET, LOUD], None),
+        ([LOUD, LOUD, MIDDLE, QUIET, QUIET], None),
+        ([QUIET] * 50, None),
+    ],
+)
+def test_raised_by_k_of_the_last_n(pattern, at):
+    assert run(Alarm(RULE), pattern) == ([] if at is None else [(at, "raised")])
+
+
+def test_the_threshold_itself_counts():
+    assert run(Alarm(RULE), [2.0, 2.0, 2.0]) == [(2, "raised")]
+    assert not run(Alarm(RULE), [1.9999] * 10)
+
+
+@given(
+    rarities=st.lists(st.sampled_from([LOUD, QUIET]), max_size=40),
+    window=st.integers(1, 8),
+    data=st.data(),
+)
+def test_the_first_incident_begins_where_k_of_n_are_reached_first(rarities, window, data):
+    count = data.draw(st.integers(1, window))
+    votes = [r == LOUD for r in rarities]
+    expected = [n for n in range(len(votes)) if sum(votes[max(0, n + 1 - window) : n + 1]) >= count][:1]
+    events = run(Alarm(AlarmRule(2.0, count, window)), rarities)
+    assert [n for n, what in events if what == "raised"][:1] == expected
+
+
+@pytest.mark.parametrize(
+    ("pattern", "at"),
+    [
+        ([QUIET] * 4, 3),
+        ([LOUD, LOUD, QUIET, QUIET, QUIET, QUIET], 5),
+        ([QUIET, QUIET, QUIET, MIDDLE, QUIET, QUIET, QUIET, QUIET], 7),
+        ([MIDDLE] * 30, None),
+        ([1.0] * 30, None),
+        ([0.9999] * 4, 3),
+    ],
+)
+def test_cleared_by_m_in_a_row_below_the_lower_threshold(pattern, at):
+    assert RULE.clear_below == 1.0
+    assert run(raised(), pattern) == ([] if at is None else [(at, "cleared")])
+
+
+def test_an_open_incident_is_not_raised_again():
+    assert not run(raised(), [LOUD] * 100)
+
+
+def test_after_a_clearing_votes_are_counted_anew():
+    rule = AlarmRule(2.0, 3, 5, clear_after=1, rest_seconds=0.0)
+    assert run(raised(rule), [QUIET, LOUD, LOUD, QUIET, LOUD]) == [(0, "cleared"), (4, "raised")]
+
+
+def test_the_alarm_rests_after_a_clearing():
+    rule = AlarmRule(2.0, 3, 5, clear_after=1, rest_seconds=100.0)
+    assert run(raised(rule), [QUIET] + [LOUD] * 20) == [(0, "cleared"), (10, "raised")]
+    assert run(raised(rule), [QUIET] + [LOUD] * 6 + [QUIET] * 20) == [(0, "cleared")]
+
+
+def test_unscored_windows_do_not_raise():
+    assert not run(Alarm(RULE), [UNSCORED] * 100)
+    assert run(Alarm(RULE), [LOUD, UNSCORED, UNSCORED, LOUD, UNSCORED, LOUD]) == [(5, "raised")]
+
+
+def test_unscored_windows_hold_an_open_incident():
+    alarm = raised()
+    assert not run(alarm, [UNSCORED] * 1000)
+    assert alarm.incident is not None
+    assert run(alarm, [QUIET] * 4, start=10_000.0) == [(3, "cleared")]
+
+
+def test_unscored_windows_neither_count_towards_clearing_nor_break_it():
+    assert run(raised(), [QUIET, QUIET, UNSCORED, UNSCORED, QUIET, UNSCORED, QUIET]) == [(6, "cleared")]
+    assert not run(raised(), [QUIET, QUIET, UNSCORED, UNSCORED, QUIET, UNSCORED])
+
+
+@pytest.mark.parametrize(("pause_windows", "expected"), [(4, [(0, "raised")]), (6, []), (1000, [])])
+def test_votes_from_before_a_long_pause_are_forgotten(pause_windows, expected):
+    alarm = Alarm(RULE)
+    assert not run(alarm, [LOUD, LOUD])
+    assert run(alarm, [LOUD], start=HOP + pause_windows * HOP) == expected
+
+
+def test_forgotten_votes_are_gone_for_good():
+    alarm = Alarm(RULE)
+    run(alarm, [LOUD, LOUD])
+    assert run(alarm, [LOUD, QUIET, LOUD, LOUD], start=500.0) == [(3, "raised")]
+
+
+def test_an_incident_has_one_uuid_from_raised_to_cleared():
+    alarm = Alarm(AlarmRule(2.0, 1, 1, clear_after=1, rest_seconds=0.0))
+    events = [alarm.step(r, n * HOP, HOP) for n, r in enumerate([LOUD, QUIET, LOUD, QUIET])]
+    first, first_end, second, second_end = events
+    assert first is not None
+    assert second is not None
+    assert first_end == AlarmEvent("cleared", first.incident)
+    assert second_end == AlarmEvent("cleared", second.incident)
+    assert first.incident != second.incident
+    assert str(uuid.UUID(first.incident)) == first.incident
+    assert alarm.incident is None
+
+
+def test_an_incident_from_before_a_restart_is_cleared_under_its_uuid():
+    alarm = Alarm(RULE, incident="a-former-one")
+    assert not run(alarm, [LOUD] * 5)
+    events = [alarm.step(QUIET, 100.0 + n * HOP, HOP) for n in range(4)]
+    assert events == [None, None, None, AlarmEvent("cleared", "a-former-one")]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        ({"raise_count": 6}, "6 of 5 windows can never be reached"),
+        ({"raise_count": 0}, "0 of 5"),
+        ({"raise_window": 0}, "3 of 0"),
+        ({"threshold": 0.0}, "can never work"),
+        ({"threshold": -1.0}, "can never work"),
+        ({"threshold": MAX_RARITY}, "can never work"),
+        ({"threshold": float("nan")}, "can never work"),
+        ({"clear_after": 0}, "clear_after"),
+        ({"rest_seconds": -1.0}, "rest_seconds"),
+        ({"rest_seconds": float("nan")}, "rest_seconds"),
+    ],
+    ids=str,
+)
+def test_a_rule_that_can_never_work_is_refused(wrong, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        AlarmRule(**({"threshold": 2.0} | wrong))
+
+
+def test_a_rule_says_its_k_of_n():
+    assert str(AlarmRule(2.0, 3, 5)) == "3 of 5"
