@@ -138,6 +138,12 @@ class TlsSection(_Section):
     """The client's own, with ``key``."""
     key: RelativePath | None = None
 
+    @model_validator(mode="after")
+    def _is_a_pair(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key go together: give both or none")
+        return self
+
 
 class MqttSection(_Section):
     """The broker; without this section events go to the log only."""
@@ -242,8 +248,7 @@ def _with_absolute_paths(section: Any, folder: Path) -> Any:
 
 def _explain(path: Path, document: Document, error: Any) -> str:
     """One line for one of pydantic's errors: place, key, what was expected, a likely meaning."""
-    # A detector given as a plain file name has no inner keys in the document.
-    location = tuple(part for part in error["loc"] if not isinstance(part, str) or "[" not in part)
+    location = tuple(error["loc"])
     line, column = document.place(location)
     key = ".".join(str(part + 1) if isinstance(part, int) else part for part in location) or "the file"
     message, kind = str(error["msg"]), error["type"]
@@ -253,7 +258,9 @@ def _explain(path: Path, document: Document, error: Any) -> str:
             message = f"is not known to this version: {_LATER[name]} comes later"
         else:
             known = _known_keys(location[:-1])
-            close = difflib.get_close_matches(name, known, 1)
+            close = [k for k in known if k.startswith(name.lower())] or difflib.get_close_matches(
+                name.lower(), known, 1
+            )
             message = f"is not a known key; {f'did you mean {close[0]}?' if close else 'known are ' + ', '.join(known)}"
     elif kind == "missing":
         message = "is missing"
@@ -267,7 +274,9 @@ def _explain(path: Path, document: Document, error: Any) -> str:
         message = re.sub("^Input should", "should", message)
         message = re.sub("valid dictionary or instance of .*", "mapping of keys to values", message)
         message = f"{message.replace('tuple', 'list')}, not {str(error['input'])[:60]!r}"
-    return f"{path}:{line}:{column}: {key}: {message}"
+    # A quoted key may hold anything, and pydantic shows it as it is.
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in f"{key}: {message}")
+    return f"{path}:{line}:{column}: {text}"
 
 
 def _known_keys(location: tuple[Any, ...]) -> list[str]:

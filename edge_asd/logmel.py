@@ -55,8 +55,8 @@ class LogMelParameters:
             raise ValueError(f"n_mels {self.n_mels} is not between 1 and 512")
         if not 0 <= self.fmin < self.fmax <= self.sample_rate / 2:
             raise ValueError(f"bands from {self.fmin} to {self.fmax} Hz do not fit a rate of {self.sample_rate} Hz")
-        if not self.amin > 0:
-            raise ValueError("amin must be positive")
+        if not 0 < self.amin < 1:
+            raise ValueError(f"amin {self.amin} is not between 0 and 1")
 
     @property
     def floor_db(self) -> float:

@@ -1,0 +1,325 @@
+"""What a configuration may say, and what is said about one that is wrong."""
+
+from __future__ import annotations
+
+import random
+import re
+from pathlib import Path
+
+import pytest
+
+from edge_asd.config import Config, load_config
+from edge_asd.errors import EXIT_CONFIGURATION, ConfigurationError
+
+SMALL = """\
+site: plant-3
+node: press-hall-1
+machines:
+  - name: slide-rail-7
+    recordings: sound
+    detectors: [cae.onnx]
+"""
+FULL = """\
+# A hall with two machines.
+site: plant-3
+node: press-hall-1
+machines:
+  - name: slide-rail-7
+    recordings: sound/rail
+    recording_channel: 2
+    repeat: true
+    detectors: [slide-rail-7.cae.onnx, {file: /opt/models/all.onnx, id: id_02}]
+    hop_seconds: 2.5
+    active_when: {level_above_dbfs: -55}
+    alarm: {false_alarms_per_day: 0.5, raise_after: 2 of 4, clear_after: 6, rest_seconds: 60}
+  - name: fan_1
+    recordings: /var/sound/fan.flac
+    detectors:
+      - fan.onnx
+    alarm:
+      threshold: 3
+mqtt:
+  host: broker.plant-3
+  port: 8883
+  tls: {ca: plant-ca.pem, certificate: client.pem, key: client.key}
+  username: edge
+  password_file: mqtt-password
+metrics: {listen: "[::1]:9464"}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "hall.yaml"
+
+
+def config(file: Path, text: str) -> Config:
+    file.write_text(text, encoding="utf-8")
+    return load_config(file)
+
+
+def complaints(file: Path, text: str) -> list[tuple[str, str]]:
+    """What is said of a wrong configuration: place as LINE:COLUMN, and the rest of the line."""
+    with pytest.raises(ConfigurationError) as caught:
+        config(file, text)
+    assert caught.value.exit_status == EXIT_CONFIGURATION
+    lines = []
+    for line in str(caught.value).split("\n"):
+        match = re.fullmatch(re.escape(str(file)) + r":(\d+:\d+): (.+)", line)
+        assert match, f"not FILE:LINE:COLUMN: WHAT: {line!r}"
+        lines.append((match[1], match[2]))
+    return lines
+
+
+def complaint(file: Path, text: str) -> tuple[str, str]:
+    (only,) = complaints(file, text)
+    return only
+
+
+def test_every_key_is_read(file):
+    read = config(file, FULL)
+    rail, fan = read.machines
+    assert (read.site, read.node) == ("plant-3", "press-hall-1")
+    assert (rail.name, rail.recording_channel, rail.repeat, rail.hop_seconds) == ("slide-rail-7", 2, True, 2.5)
+    assert rail.active_when is not None
+    assert rail.active_when.level_above_dbfs == -55.0
+    assert [d.id for d in rail.detectors] == [None, "id_02"]
+    alarm = rail.alarm.settings()
+    assert (alarm.raise_count, alarm.raise_window, alarm.clear_after, alarm.rest_seconds) == (2, 4, 6, 60.0)
+    assert (alarm.false_alarms_per_day, alarm.threshold) == (0.5, None)
+    assert fan.alarm.settings().threshold == 3.0
+    assert read.mqtt is not None
+    assert (read.mqtt.host, read.mqtt.port, read.mqtt.username) == ("broker.plant-3", 8883, "edge")
+    assert read.metrics is not None
+    assert read.metrics.address == ("::1", 9464)
+
+
+def test_what_is_left_out_has_a_default(file):
+    read = config(file, SMALL)
+    (machine,) = read.machines
+    assert (machine.recording_channel, machine.repeat, machine.hop_seconds) == (1, False, 10.0)
+    assert machine.active_when is None
+    alarm = machine.alarm.settings()
+    assert (alarm.false_alarms_per_day, alarm.threshold) == (0.1, None)
+    assert (alarm.raise_count, alarm.raise_window, alarm.clear_after, alarm.rest_seconds) == (3, 5, 5, 300.0)
+    assert read.mqtt is None
+    assert read.metrics is None
+
+
+def test_relative_paths_start_at_the_folder_of_the_configuration(file, monkeypatch):
+    monkeypatch.chdir("/")
+    read = config(file, FULL)
+    rail, fan = read.machines
+    folder = file.parent
+    assert rail.recordings == folder / "sound" / "rail"
+    assert fan.recordings == Path("/var/sound/fan.flac")
+    assert [d.file for d in rail.detectors] == [folder / "slide-rail-7.cae.onnx", Path("/opt/models/all.onnx")]
+    assert read.mqtt is not None
+    assert read.mqtt.tls is not None
+    assert read.mqtt.tls.ca == folder / "plant-ca.pem"
+    assert read.mqtt.tls.certificate == folder / "client.pem"
+    assert read.mqtt.tls.key == folder / "client.key"
+    assert read.mqtt.password_file == folder / "mqtt-password"
+
+
+def test_a_relative_path_to_the_configuration_gives_absolute_ones(file, monkeypatch):
+    file.write_text(SMALL)
+    monkeypatch.chdir(file.parent)
+    assert load_config(Path(file.name)).machines[0].recordings == file.parent / "sound"
+
+
+@pytest.mark.parametrize("tls", ["tls: {}", "tls:"])
+def test_an_empty_tls_section_is_tls(file, tls):
+    mqtt = config(file, f"{SMALL}mqtt:\n  host: broker\n  {tls}\n").mqtt
+    assert mqtt is not None
+    assert mqtt.tls is not None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "place", "says"),
+    [
+        ("sitte: x", "7:1", "sitte: is not a known key; did you mean site?"),
+        ("machine: []", "7:1", "machine: is not a known key; did you mean machines?"),
+        ("zzz: 1", "7:1", "zzz: is not a known key; known are site, node, machines, mqtt, metrics"),
+        ("    hop_second: 10", "7:5", "machines.1.hop_second: is not a known key; did you mean hop_seconds?"),
+        ("    alarm: {raise_afte: 1 of 2}", "7:13", "did you mean raise_after?"),
+        ("    active_when: {level_above_dbsf: -3, level_above_dbfs: -3}", "7:19", "did you mean level_above_dbfs?"),
+        ("mqtt: {host: h, prot: 1883}", "7:17", "mqtt.prot: is not a known key; did you mean port?"),
+        ("mqtt: {host: h, tls: {certificat: x}}", "7:23", "did you mean certificate?"),
+        ("metrics: {listne: 'a:1'}", "7:11", "did you mean listen?"),
+        ("device: {name: USB}", "7:1", "device: is not known to this version: capturing from a microphone comes later"),
+        ("    channel: 1", "7:5", "is not known to this version"),
+        ("evidence: {}", "7:1", "is not known to this version"),
+        ('"a[b": 1', "7:1", "a[b: is not a known key"),
+        ('"a\\nb": 1', "7:1", "is not a known key"),
+        ('"": 1', "7:1", "is not a known key"),
+    ],
+)
+def test_unknown_keys_are_refused_with_what_may_have_been_meant(file, wrong, place, says):
+    where, what = complaint(file, f"{SMALL}{wrong}\n")
+    assert where == place
+    assert says in what
+
+
+@pytest.mark.parametrize(
+    ("wrong", "place", "says"),
+    [
+        ("alarm: {raise_after: 6 of 5}", "7:13", "6 of 5 windows can never be reached"),
+        ("alarm: {raise_after: 0 of 5}", "7:13", "0 of 5 windows can never be reached"),
+        ("alarm: {raise_after: 3 of 1001}", "7:13", "n at most 1000"),
+        ("alarm: {raise_after: 3/5}", "7:13", 'must be "k of n"'),
+        ("alarm: {raise_after: 3}", "7:13", "raise_after: should be a valid string"),
+        ("alarm: {threshold: 12}", "7:5", "a threshold of 12 can never work"),
+        ("alarm: {threshold: 0}", "7:13", "should be greater than 0"),
+        ("alarm: {threshold: 1e999}", "7:13", "should be a finite number"),
+        ("alarm: {threshold: '3'}", "7:13", "should be a valid number"),
+        ("alarm: {threshold: 3, false_alarms_per_day: 1}", "7:5", "exclude each other"),
+        ("alarm: {false_alarms_per_day: 0}", "7:13", "should be greater than 0"),
+        ("alarm: {false_alarms_per_day: true}", "7:13", "should be a valid number"),
+        ("alarm: {clear_after: 0}", "7:13", "should be greater than or equal to 1"),
+        ("alarm: {clear_after: 2.5}", "7:13", "should be a valid integer"),
+        ("alarm: {rest_seconds: -1}", "7:13", "should be greater than or equal to 0"),
+        ("alarm: 3 of 5", "7:5", "alarm: should be a mapping of keys to values"),
+        ("hop_seconds: 0.5", "7:5", "should be greater than or equal to 1"),
+        ("hop_seconds: 1 s", "7:5", "should be a valid number"),
+        ("recording_channel: 0", "7:5", "should be greater than or equal to 1"),
+        ("repeat: 1", "7:5", "repeat: should be a valid boolean"),
+        ("active_when: {level_above_dbfs: 3}", "7:19", "should be less than or equal to 0"),
+        ("active_when: {}", "7:5", "active_when.level_above_dbfs: is missing"),
+    ],
+)
+def test_wrong_values_of_a_machine(file, wrong, place, says):
+    where, what = complaint(file, f"{SMALL}    {wrong}\n")
+    assert where == place
+    assert what.startswith("machines.1.")
+    assert says in what
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place", "says"),
+    [
+        ("plant-3", "Plant 3", "1:1", "site: 'Plant 3' must be small letters, digits, - and _"),
+        ("plant-3", "-3a", "1:1", "beginning with a letter or digit"),
+        ("plant-3", "3", "1:1", "site: should be a valid string, not '3'"),
+        ("plant-3", "no", "1:7", "no is ambiguous in YAML"),
+        ("plant-3", "a" * 64, "1:1", "must be small letters"),
+        ("node: press-hall-1\n", "", "1:1", "node: is missing"),
+        ("    recordings: sound\n", "", "4:5", "machines.1.recordings: is missing"),
+        ("[cae.onnx]", "[]", "6:5", "detectors: must not be empty"),
+        ("[cae.onnx]", "cae.onnx", "6:5", "detectors: should be a valid list"),
+        ("[cae.onnx]", "[5]", "6:17", "detectors.1: should be a mapping of keys to values"),
+        ("[cae.onnx]", "[a, {id: x}]", "6:20", "detectors.2.file: is missing"),
+        ("[cae.onnx]", "[{file: a, idd: x}]", "6:27", "detectors.1.idd: is not a known key; did you mean id?"),
+        ("recordings: sound", "recordings: 5", "5:5", "machines.1.recordings: "),
+        ("name: slide-rail-7", "name: slide/rail", "4:5", "machines.1.name: 'slide/rail' must be"),
+        ("name: slide-rail-7", "name: [a]", "4:5", "machines.1.name: should be a valid string"),
+    ],
+)
+def test_wrong_values_elsewhere(file, old, new, place, says):
+    assert old in SMALL
+    where, what = complaint(file, SMALL.replace(old, new, 1))
+    assert where == place
+    assert says in what
+
+
+@pytest.mark.parametrize(
+    ("section", "place", "says"),
+    [
+        ("mqtt: {host: h, port: 70000}", "7:17", "should be less than or equal to 65535"),
+        ("mqtt: {host: h, port: '1883'}", "7:17", "should be a valid integer"),
+        ("mqtt: {host: ''}", "7:8", "mqtt.host: "),
+        ("mqtt: {host: 5}", "7:8", "should be a valid string"),
+        ("mqtt: {port: 1883}", "7:1", "mqtt.host: is missing"),
+        ("mqtt: broker", "7:1", "should be a mapping of keys to values"),
+        ("metrics: {listen: '9464'}", "7:11", "must be ADDRESS:PORT"),
+        ("metrics: {listen: ':9464'}", "7:11", "must be ADDRESS:PORT"),
+        ("metrics: {listen: 'a:99999'}", "7:11", "must be ADDRESS:PORT"),
+        ("metrics: {listen: 'a:'}", "7:11", "must be ADDRESS:PORT"),
+    ],
+)
+def test_wrong_values_of_a_section(file, section, place, says):
+    where, what = complaint(file, f"{SMALL}{section}\n")
+    assert where == place
+    assert says in what
+
+
+def test_several_errors_are_several_lines_in_one_go(file):
+    text = SMALL.replace("plant-3", "Plant") + "    hop_seconds: 0\nmqtt: {host: h, prot: 1}\n"
+    assert [where for where, _ in complaints(file, text)] == ["1:1", "7:5", "8:17"]
+
+
+def test_an_error_in_an_item_is_not_also_a_list_too_short(file):
+    where, what = complaint(file, "site: a1\nnode: b1\nmachines: [5]\n")
+    assert (where, what[:11]) == ("3:12", "machines.1:")
+
+
+def test_names_of_machines_are_unique(file):
+    text = SMALL + "  - {name: slide-rail-7, recordings: b, detectors: [c]}\n"
+    assert complaint(file, text) == ("3:1", "machines: the name slide-rail-7 is given twice")
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "[]", "a text", "5", "- site: a"])
+def test_what_is_no_mapping_at_all(file, text):
+    where, what = complaint(file, text)
+    assert where == "1:1"
+    assert "site, node and machines" in what
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [(f"{SMALL}site: again\n", "7:1"), (f"{SMALL}mqtt: {{host: [}}\n", "7:15"), ("site: a1\n\tnode: b\n", "2:1")],
+)
+def test_what_is_no_yaml_has_its_place_too(file, text, place):
+    assert complaint(file, text)[0] == place
+
+
+def test_files_that_cannot_be_read(file):
+    def said() -> str:
+        with pytest.raises(ConfigurationError) as caught:
+            load_config(file)
+        return str(caught.value)
+
+    assert said() == f"{file}: No such file or directory"
+    file.mkdir()
+    assert said() == f"{file}: Is a directory"
+    file.rmdir()
+    file.write_bytes(b"site: \xff\xfe")
+    assert said() == f"{file}: is not UTF-8 text"
+    file.write_bytes(b"#" * 1_000_001)
+    assert "larger than 1 MB" in said()
+
+
+def mutated(text: str, rng: random.Random) -> str:
+    """A good configuration after a bad day: characters, words and lines changed, lost, doubled or swapped."""
+    odd = [*"\t\n\"'[]{}:,&*!|>%@`#-?~ 0\u00e9\U0001f600", "no", "null", "0755", "12:30", "[x", "- ", ".inf", "1e999"]
+    for _ in range(rng.choice([1, 1, 2, 4])):
+        lines = text.split("\n")
+        kind, line = rng.randrange(6), rng.randrange(len(lines))
+        place = rng.randrange(len(text) + 1)
+        if kind == 0:
+            text = text[:place] + rng.choice(odd) + text[place:]
+        elif kind == 1:
+            text = text[:place] + text[place + rng.randrange(1, 12) :]
+        elif kind == 2:
+            text = "\n".join([*lines[: line + 1], *lines[line:]])
+        elif kind == 3:
+            text = "\n".join([*lines[:line], " " * rng.randrange(9) + lines[line].strip(), *lines[line + 1 :]])
+        elif kind == 4:
+            words = re.findall(r"[\w.-]+", text) or ["x"]
+            text = text.replace(rng.choice(words), rng.choice([*words, *odd]), 1)
+        else:
+            text = "\n".join(lines[:line] + lines[line + 1 :])
+    return text
+
+
+def test_mutated_configurations_are_read_or_refused_with_a_place(file):
+    rng, refused = random.Random(11), 0
+    for _ in range(500):
+        text = mutated(FULL, rng)
+        try:
+            assert isinstance(config(file, text), Config)
+        except ConfigurationError as error:
+            refused += 1
+            for line in str(error).split("\n"):
+                assert re.match(re.escape(str(file)) + r":\d+:\d+: \S", line), text
+    assert 200 < refused < 490, "the mutations are either too mild or too wild to say anything"
