@@ -107,7 +107,8 @@ class Calibration(BaseModel):
         """-log10 of the probability of such a score or a higher one under normal sound, 0 to `MAX_RARITY`."""
         if not np.isfinite(score):
             raise ValueError(f"a score of {score} has no rarity")
-        return float(np.clip(-np.log10(max(self.survival(score), 10.0**-MAX_RARITY)), 0.0, MAX_RARITY))
+        # Adding 0 turns the -0 of a certain score into 0.
+        return min(MAX_RARITY, -float(np.log10(max(self.survival(score), 10.0**-MAX_RARITY))) + 0.0)
 
     def score_at(self, rarity: float) -> float:
         """The score whose rarity this is; the lowest of the series for a rarity that every score has."""

@@ -51,7 +51,7 @@ class OperatingPoint:
     def __str__(self) -> str:
         text = f"threshold {self.threshold:.2f} for {self.false_alarms_per_day:g} false alarms a day"
         if self.is_extrapolated:
-            text += f" (extrapolated: the calibration supports down to {self.supported_per_day:.2g} a day)"
+            text += f" (extrapolated: the calibration supports down to {self.supported_per_day:.3g} a day)"
         return text
 
 

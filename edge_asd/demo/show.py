@@ -53,8 +53,9 @@ def show(seed: int) -> int:
     pipeline = Pipeline([MachineDetector.of(d, MACHINE_ID) for d in detectors], AlarmSettings(), hop_seconds=10.0)
     colours = sys.stdout.isatty()
     print(f"A simulated slide rail, {MACHINE_ID}, heard by {' and '.join(d.metadata.kind for d in detectors)}.")
-    print(f"Alarm: {pipeline.operating_point}; raised by {pipeline.rule} windows,")
-    print(f"cleared by {pipeline.rule.clear_after} windows in a row below {pipeline.rule.clear_below:.2f}.\n")
+    rule = pipeline.rule
+    print(f"Alarm: raised by {rule} windows, cleared by {rule.clear_after} in a row below {rule.clear_below:.2f};")
+    print(f"{pipeline.operating_point}.\n")
     cutter = pipeline.cutter()
     heard_phase, windows, alerts = "", 0, 0
     for phase, block in demo_scene(seed):
@@ -64,7 +65,7 @@ def show(seed: int) -> int:
         for window in cutter.push(block):
             reading = pipeline.read(window)
             windows += 1
-            print(_line(reading, pipeline.rule, colours), flush=True)
+            print(_line(reading, rule, colours), flush=True)
             if reading.event is not None:
                 alerts += 1
                 print(_alert(reading, colours), flush=True)
