@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -95,13 +96,17 @@ class Calibration(BaseModel):
             source=source,
         )
 
+    @cached_property
+    def _ordered(self) -> Float64Array:
+        return np.sort(np.asarray(self.scores))
+
     def survival(self, score: float) -> float:
         """Probability that normal sound scores higher than this, in (0, 1)."""
         if score > self.tail.start:
             excess = (score - self.tail.start) / self.tail.scale
             log_p = -np.log1p(self.tail.shape * excess) / self.tail.shape
             return self.tail.probability * float(np.exp(log_p))
-        return _empirical_survival(np.sort(np.asarray(self.scores)), score)
+        return _empirical_survival(self._ordered, score)
 
     def rarity(self, score: float) -> float:
         """-log10 of the probability of such a score or a higher one under normal sound, 0 to `MAX_RARITY`."""
@@ -116,8 +121,7 @@ class Calibration(BaseModel):
         if probability <= self.tail.probability:
             excess = ((probability / self.tail.probability) ** -self.tail.shape - 1.0) / self.tail.shape
             return float(self.tail.start + self.tail.scale * excess)
-        ordered = np.sort(np.asarray(self.scores))
-        return float(np.interp(-probability, -_plotting_positions(ordered.size), ordered))
+        return float(np.interp(-probability, -_plotting_positions(self._ordered.size), self._ordered))
 
 
 def fit_tail(scores: Float64Array) -> Tail:

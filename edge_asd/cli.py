@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from edge_asd import __version__
-from edge_asd.errors import EXIT_CONFIGURATION, EXIT_DONE, EXIT_USAGE, EdgeAsdError, UsageError
+from edge_asd.errors import EXIT_CONFIGURATION, EXIT_DONE, EXIT_SOME_FAILED, EXIT_USAGE, EdgeAsdError, UsageError
 
 _EPILOG = """\
 exit status: 0 done; 1 some inputs failed (named; the rest was done); 2 usage; 70 sound system hung; 78 configuration
@@ -20,6 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
     # Scoring uses threads of its own, one window each: BLAS threads would only cost memory. Before numpy is imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.command is None:
@@ -105,11 +109,18 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         description="Plays 20 minutes of a simulated slide rail at full speed through the real pipeline, with the two "
         "detectors that come with edge-asd, and shows rarity, alerts and conditions.",
     )
-    demo.add_argument("--seed", type=int, default=7, help="of the simulation (default 7)")
+    demo.add_argument("--seed", type=_not_negative, default=7, help="of the simulation (default 7)")
+
+
+def _not_negative(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError("must not be negative")
+    return number
 
 
 def _run(options: argparse.Namespace) -> int:
-    from edge_asd.config import load_config
+    from edge_asd.config_file import load_config
     from edge_asd.daemon import Daemon
     from edge_asd.publish.log import Log
 
@@ -119,10 +130,10 @@ def _run(options: argparse.Namespace) -> int:
     except EdgeAsdError as error:
         # Whatever is wrong at the start, the configuration is where it is mended.
         error.exit_status = EXIT_CONFIGURATION
-        error.args = (f"{options.config}: {error}",)
+        if not str(error).startswith(str(options.config)):
+            error.args = (f"{options.config}: {error}",)
         raise
-    daemon.run(until_end=options.until_end)
-    return EXIT_DONE
+    return EXIT_DONE if daemon.run(until_end=options.until_end) else EXIT_SOME_FAILED
 
 
 def _instance_name(config: Path) -> str:

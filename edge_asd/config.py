@@ -1,27 +1,30 @@
 """What the configuration file may say.
 
-The models below are the documentation: every key, its unit, its default. Unknown keys and wrong types are errors with
-file, line and column.
+The models below are the documentation: every key, its unit, its default. `edge_asd.config_file` reads them from YAML.
 """
 
 from __future__ import annotations
 
-import difflib
 import re
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    field_validator,
+    model_validator,
+)
 
 from edge_asd.audio.windows import MIN_HOP_SECONDS, WINDOW_SECONDS
-from edge_asd.errors import ConfigurationError
+from edge_asd.operating_point import MOST_PER_DAY
 from edge_asd.pipeline import AlarmSettings
-from edge_asd.strict_yaml import Document, YamlError, load
+from edge_asd.strict_yaml import Document
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
-_MAX_BYTES = 1_000_000
-_LATER = {"device": "capturing from a microphone", "channel": "capturing from a microphone", "evidence": "evidence"}
-"""Keys of the design that this version does not know yet."""
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
@@ -41,6 +44,11 @@ def _k_of_n(text: str) -> tuple[int, int]:
     if match is None:
         raise ValueError('must be "k of n", for example "3 of 5"')
     return int(match[1]), int(match[2])
+
+
+def dotted(location: tuple[str | int, ...]) -> str:
+    """Keys joined with dots; items of lists are counted from 1."""
+    return ".".join(str(part + 1) if isinstance(part, int) else part for part in location) or "the file"
 
 
 class _Section(BaseModel):
@@ -66,14 +74,14 @@ def _short_form(value: Any) -> Any:
 class ActiveWhen(_Section):
     """When a machine counts as running; otherwise it is idle and not scored."""
 
-    level_above_dbfs: Annotated[Number, Field(ge=-120, le=0)]
+    level_above_dbfs: Annotated[Number, Field(ge=-120, lt=0)]
     """Level of a window, dB re full scale."""
 
 
 class AlarmSection(_Section):
     """When to raise and to clear."""
 
-    false_alarms_per_day: Annotated[Number, Field(gt=0)] = 0.1
+    false_alarms_per_day: Annotated[Number, Field(gt=0, le=MOST_PER_DAY)] = 0.1
     """Raised incidents per machine and day that normal sound may cause."""
     threshold: Annotated[Number, Field(gt=0)] | None = None
     """Rarity, instead of ``false_alarms_per_day``."""
@@ -128,6 +136,15 @@ class MachineSection(_Section):
     active_when: Annotated[ActiveWhen | None, BeforeValidator(_as_section)] = None
     alarm: Annotated[AlarmSection, BeforeValidator(_as_section)] = AlarmSection()
 
+    @field_validator("detectors")
+    @classmethod
+    def _file_names_differ(cls, detectors: tuple[DetectorEntry, ...]) -> tuple[DetectorEntry, ...]:
+        names = [d.file.name for d in detectors]
+        twice = [n for n in names if names.count(n) > 1]
+        if twice:
+            raise ValueError(f"{twice[0]} is there twice; metrics and messages tell a machine's detectors by file name")
+        return detectors
+
 
 class TlsSection(_Section):
     """TLS to the broker; present and empty means the system's certificate authorities."""
@@ -154,6 +171,15 @@ class MqttSection(_Section):
     username: str | None = None
     password_file: RelativePath | None = None
     """Its first line is the password; looked for in $CREDENTIALS_DIRECTORY first."""
+
+    @field_validator("host")
+    @classmethod
+    def _is_a_host_name(cls, host: str) -> str:
+        try:
+            host.encode("idna")
+        except UnicodeError:
+            raise ValueError(f"{host!r} is not a host name") from None
+        return host
 
     @model_validator(mode="after")
     def _has_a_user(self) -> Self:
@@ -203,94 +229,18 @@ class Config(_Section):
             raise ValueError(f"the name {twice[0]} is given twice")
         return machines
 
+    _file: Path = PrivateAttr(default=Path("configuration"))
+    _document: Document = PrivateAttr(default_factory=lambda: Document(None))
 
-def load_config(path: Path) -> Config:
-    """Read a configuration; relative paths in it are made to start at its folder.
+    def remember(self, file: Path, document: Document) -> None:
+        """Where the values came from."""
+        self._file, self._document = file, document
 
-    Raises:
-        ConfigurationError: one line for each thing that is wrong, with file, line and column.
-    """
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise ConfigurationError(f"{path}: is larger than {_MAX_BYTES // 1_000_000} MB, no configuration")
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigurationError(f"{path}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise ConfigurationError(f"{path}: is not UTF-8 text") from None
-    try:
-        document = load(text)
-    except YamlError as error:
-        raise ConfigurationError(f"{path}:{error.line}:{error.column}: {error}") from None
-    if not isinstance(document.value, dict):
-        raise ConfigurationError(f"{path}:1:1: must say site, node and machines; see the example in deploy/")
-    try:
-        config = Config.model_validate(document.value)
-    except ValidationError as error:
-        # A list whose items are wrong counts as too short for pydantic: only an empty one is.
-        errors = [e for e in error.errors() if not (e["type"] == "too_short" and e["input"])]
-        raise ConfigurationError("\n".join(_explain(path, document, e) for e in errors)) from None
-    absolute: Config = _with_absolute_paths(config, path.absolute().parent)
-    return absolute
+    def place(self, *path: str | int) -> str:
+        """``FILE:LINE:COLUMN: KEY`` of a value, for errors that only show when it is used.
 
-
-def _with_absolute_paths(section: Any, folder: Path) -> Any:
-    if isinstance(section, Path):
-        return folder / section
-    if isinstance(section, tuple):
-        return tuple(_with_absolute_paths(item, folder) for item in section)
-    if isinstance(section, BaseModel):
-        values = {name: getattr(section, name) for name in type(section).model_fields}
-        changed = {n: _with_absolute_paths(v, folder) for n, v in values.items()}
-        return section.model_copy(update={n: v for n, v in changed.items() if v is not values[n]})
-    return section
-
-
-def _explain(path: Path, document: Document, error: Any) -> str:
-    """One line for one of pydantic's errors: place, key, what was expected, a likely meaning."""
-    location = tuple(error["loc"])
-    line, column = document.place(location)
-    key = ".".join(str(part + 1) if isinstance(part, int) else part for part in location) or "the file"
-    message, kind = str(error["msg"]), error["type"]
-    if kind == "extra_forbidden":
-        name = str(location[-1])
-        if name in _LATER:
-            message = f"is not known to this version: {_LATER[name]} comes later"
-        else:
-            known = _known_keys(location[:-1])
-            close = [k for k in known if k.startswith(name.lower())] or difflib.get_close_matches(
-                name.lower(), known, 1
-            )
-            message = f"is not a known key; {f'did you mean {close[0]}?' if close else 'known are ' + ', '.join(known)}"
-    elif kind == "missing":
-        message = "is missing"
-    elif kind == "string_pattern_mismatch":
-        message = f"{error['input']!r} must be small letters, digits, - and _, beginning with a letter or digit"
-    elif kind == "value_error":
-        message = message.removeprefix("Value error, ")
-    elif kind == "too_short":
-        message = "must not be empty"
-    else:
-        message = re.sub("^Input should", "should", message)
-        message = re.sub("valid dictionary or instance of .*", "mapping of keys to values", message)
-        message = f"{message.replace('tuple', 'list')}, not {str(error['input'])[:60]!r}"
-    # A quoted key may hold anything, and pydantic shows it as it is.
-    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in f"{key}: {message}")
-    return f"{path}:{line}:{column}: {text}"
-
-
-def _known_keys(location: tuple[Any, ...]) -> list[str]:
-    """Keys of the section at a place in the document."""
-    section: type[BaseModel] = Config
-    sections: dict[str, type[BaseModel]] = {
-        "machines": MachineSection,
-        "detectors": DetectorEntry,
-        "active_when": ActiveWhen,
-        "alarm": AlarmSection,
-        "mqtt": MqttSection,
-        "tls": TlsSection,
-        "metrics": MetricsSection,
-    }
-    for part in location:
-        section = sections.get(str(part), section)
-    return list(section.model_fields)
+        Args:
+            path: keys and indices (from 0), as in ``place("machines", 0, "alarm")``.
+        """
+        line, column = self._document.place(path)
+        return f"{self._file}:{line}:{column}: {dotted(path)}"

@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,6 +27,8 @@ from edge_asd.verification import load_detector
 
 _TICK_SECONDS = 0.1
 """How often the samples that became due are taken."""
+_SETTLING_SECONDS = 0.5
+"""After a connection the client first sends again what was under way, old states among it: ours come after that."""
 _HEALTHY_HOPS = 3
 """A machine that should be scored and was not for so many hops is not healthy."""
 
@@ -45,11 +46,18 @@ class Machine:
             sample_rate=pipeline.sample_rate,
             channel=settings.recording_channel,
             repeat=settings.repeat,
-            on_failure=lambda error: log("recording_failed", "error", machine=self.name, error=str(error)),
+            on_failure=self._note_failure,
         )
+        self._log = log
+        self.has_failed = False
+        """A recording could not be read."""
         self.due = time.monotonic()
         """When the next window is to be done with, on the monotonic clock."""
         self.has_ended = False
+
+    def _note_failure(self, error: RecordingError) -> None:
+        self.has_failed = True
+        self._log("recording_failed", "error", machine=self.name, error=str(error))
 
 
 class Daemon:
@@ -59,7 +67,7 @@ class Daemon:
         """Load and verify everything.
 
         Args:
-            config: as read by `load_config`.
+            config: as read by `edge_asd.config_file.load_config`.
             instance: name of this daemon, from its configuration's file name.
             log: where events go.
             cache: remembers verified detectors, see `load_detector`.
@@ -77,6 +85,8 @@ class Daemon:
         self._cores = len(os.sched_getaffinity(0))
         self._work_seconds: dict[str, float] = {}
         self._publishing = threading.Lock()
+        self._say_all_at = float("inf")
+        """When all states are to be sent again, on the monotonic clock."""
         names = list(self._machines)
         self._scheduler: Scheduler[str, Window] = Scheduler(
             names, min(self._cores, len(names)), self._score, lambda name, window: self._skip(name, window, late=True)
@@ -90,14 +100,18 @@ class Daemon:
                 instance=instance,
                 log=log,
                 metrics=self._metrics,
-                on_connected=self._say_all_states,
+                on_connected=self._on_connected,
             )
         self._server: MetricsServer | None = None
         if config.metrics is not None:
             self._server = MetricsServer(config.metrics.address, self._metrics.registry, self.is_healthy)
 
-    def run(self, *, until_end: bool = False, is_ready: Callable[[], None] = lambda: None) -> None:
-        """Listen until `stop` is called, SIGTERM or SIGINT comes, or (``until_end``) every recording was played."""
+    def run(self, *, until_end: bool = False) -> bool:
+        """Listen until `stop` is called, SIGTERM or SIGINT comes, or (``until_end``) every recording was played.
+
+        Returns:
+            True if every recording that was played could be read.
+        """
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: self.stop())
@@ -115,11 +129,11 @@ class Daemon:
             metrics=None if self._server is None else self._server.port,
         )
         systemd.notify("READY=1")
-        is_ready()
         try:
             self._play(until_end)
         finally:
             self._close()
+        return not any(m.has_failed for m in self._machines.values())
 
     def stop(self) -> None:
         """End `run` soon; may be called from a signal handler."""
@@ -140,6 +154,9 @@ class Daemon:
             for machine in self._machines.values():
                 if not machine.has_ended:
                     self._feed(machine, int(elapsed * machine.pipeline.sample_rate))
+            if time.monotonic() >= self._say_all_at:
+                self._say_all_at = float("inf")
+                self._say_all_states()
             if until_end and all(m.has_ended for m in self._machines.values()) and self._scheduler.is_idle():
                 return
 
@@ -163,8 +180,9 @@ class Daemon:
         begun = time.perf_counter()
         try:
             reading = machine.pipeline.read(window)
-        except DetectorError as error:
-            self._log("scoring_failed", "error", machine=name, error=str(error))
+        except Exception as error:  # whatever it is, the other windows and machines go on
+            text = str(error) if isinstance(error, DetectorError) else repr(error)
+            self._log("scoring_failed", "error", machine=name, error=text)
             self._skip(name, window, late=False)
             return
         self._work_seconds[name] = (time.perf_counter() - begun) / machine.pipeline.hop_seconds
@@ -181,8 +199,11 @@ class Daemon:
         """Tell everybody of a reading: metrics, then log, then the broker."""
         state = machine.state
         with self._publishing:
-            machine.due = time.monotonic() + machine.pipeline.hop_seconds
+            if reading.result not in ("failed", "late"):
+                machine.due = time.monotonic() + machine.pipeline.hop_seconds
             has_changed = state.take(reading)
+            if not machine.has_ended:  # the last windows are scored when the sound has ended already
+                has_changed = state.hear("ok", None) or has_changed
             self._metrics.count(machine.name, reading, time.time())
             alert = None if reading.event is None else payloads.alert(state, reading)
             if alert is not None:
@@ -203,8 +224,11 @@ class Daemon:
         if self._mqtt is not None:
             self._mqtt.state(state.place, payloads.machine_state(state))
 
+    def _on_connected(self) -> None:
+        self._say_all_at = time.monotonic() + _SETTLING_SECONDS
+
     def _say_all_states(self) -> None:
-        assert self._mqtt is not None  # only a connection calls this
+        assert self._mqtt is not None  # only a connection asks for this
         with self._publishing:
             for machine in self._machines.values():
                 self._mqtt.state(machine.state.place, payloads.machine_state(machine.state))
@@ -220,30 +244,34 @@ class Daemon:
 
 
 def _load_machines(config: Config, instance: str, log: Log, cache: Path | None) -> list[Machine]:
-    loaded: dict[Path, Detector] = {}
-    by_content: dict[str, Detector] = {}
+    """Verify and load what the configuration names; an error says where in the configuration it was named."""
+    loaded: dict[str, Detector] = {}
     machines = []
-    for settings in config.machines:
+    for number, settings in enumerate(config.machines):
         used = []
-        for entry in settings.detectors:
-            if entry.file not in loaded:
+        for index, entry in enumerate(settings.detectors):
+            try:
                 detector = load_detector(entry.file, cache)
-                # One session for each distinct file content, shared by the machines that use it.
-                loaded[entry.file] = by_content.setdefault(detector.sha256, detector)
-            used.append(MachineDetector.of(loaded[entry.file], entry.id))
+                # Machines share one session for each distinct file content.
+                shared = loaded.setdefault(detector.sha256, detector)
+                used.append(MachineDetector.of(shared, entry.id, entry.file.name))
+            except DetectorError as error:
+                raise ConfigurationError(f"{config.place('machines', number, 'detectors', index)}: {error}") from None
         gate = settings.active_when.level_above_dbfs if settings.active_when else None
         try:
             pipeline = Pipeline(
                 used, settings.alarm.settings(), hop_seconds=settings.hop_seconds, active_above_dbfs=gate
             )
+        except DetectorError as error:
+            raise ConfigurationError(f"{config.place('machines', number, 'detectors')}: {error}") from None
         except ValueError as error:
-            raise ConfigurationError(f"machine {settings.name}: alarm: {error}") from None
+            raise ConfigurationError(f"{config.place('machines', number, 'alarm')}: {error}") from None
         if pipeline.operating_point is not None:
             log("operating_point", machine=settings.name, text=str(pipeline.operating_point))
         try:
             machines.append(Machine(settings, pipeline, Place(config.site, config.node, instance, settings.name), log))
         except RecordingError as error:
-            raise ConfigurationError(f"machine {settings.name}: recordings: {error}") from None
+            raise ConfigurationError(f"{config.place('machines', number, 'recordings')}: {error}") from None
     return machines
 
 

@@ -112,9 +112,13 @@ class Detector:
         score, anomaly_map, report = values["score"], values["anomaly_map"], values.get("report_score")
         if score.shape != (1,) or anomaly_map.shape != (1, *log_mel.shape):
             raise DetectorError(self.path, f"gave shapes {score.shape} and {anomaly_map.shape} for one window")
-        if not np.isfinite(score[0]):
-            raise DetectorError(self.path, f"gave a score of {score[0]}")
-        return Score(float(score[0]), anomaly_map[0], None if report is None else float(report.reshape(-1)[0]))
+        found = Score(float(score[0]), anomaly_map[0], None if report is None else float(report.reshape(-1)[0]))
+        for name, value in (("score", found.score), ("report_score", found.report_score)):
+            if value is not None and not np.isfinite(value):
+                raise DetectorError(self.path, f"gave a {name} of {value}")
+        if not np.isfinite(anomaly_map).all():
+            raise DetectorError(self.path, "gave an anomaly map with NaN or infinity")
+        return found
 
     def check_itself(self) -> None:
         """Compute the reference input of the file and compare.
@@ -155,12 +159,16 @@ def read_detector_file(path: Path) -> bytes:
         DetectorError: missing, unreadable, empty or far too large.
     """
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise DetectorError(path, f"has {size / 2**20:.0f} MB; a detector has at most {MAX_BYTES // 2**20}")
-        content = path.read_bytes()
+        if path.exists() and not path.is_file():
+            raise DetectorError(path, "is not a file")
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise DetectorError(path, error.strerror or str(error)) from None
+    except ValueError as error:  # a NUL within the path
+        raise DetectorError(repr(str(path)), str(error)) from None
+    if len(content) > MAX_BYTES:
+        raise DetectorError(path, f"is larger than {MAX_BYTES // 2**20} MB, which no detector is")
     if not content:
         raise DetectorError(path, "is empty")
     return content

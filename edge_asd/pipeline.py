@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from edge_asd.alarm import Alarm, AlarmEvent, AlarmRule
 from edge_asd.audio.windows import Window, WindowCutter
-from edge_asd.calibration import Calibration, combined_rarity
+from edge_asd.calibration import MAX_RARITY, Calibration, combined_rarity
 from edge_asd.detector import Detector
 from edge_asd.errors import DetectorError
 from edge_asd.logmel import Float32Array, LogMelParameters, log_mel
@@ -49,16 +49,14 @@ class MachineDetector:
     detector: Detector
     machine_id: str
     """The id within the detector."""
+    name: str
+    """Of the file, for people."""
 
     @classmethod
-    def of(cls, detector: Detector, machine_id: str | None) -> MachineDetector:
+    def of(cls, detector: Detector, machine_id: str | None, name: str | None = None) -> MachineDetector:
         """Raises DetectorError where the id is not known, or not said and there are several."""
-        return cls(detector, detector.metadata.ids[detector.index_of(machine_id)])
-
-    @property
-    def name(self) -> str:
-        """Of the file, for people."""
-        return self.detector.path.name
+        known = detector.metadata.ids[detector.index_of(machine_id)]
+        return cls(detector, known, name or detector.path.name)
 
     @property
     def calibration(self) -> Calibration:
@@ -81,8 +79,6 @@ class DetectorReading:
     report_score: float | None
     seconds: float
     """Time it took."""
-    anomaly_map: Float32Array = field(repr=False)
-    """Shape ``[mel, frame]``."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +157,10 @@ class Pipeline:
             self.rule = alarm.rule()
         # A detector alone reaches the machine's threshold at a rarity that is higher by what Bonferroni takes.
         alone = self.rule.threshold + math.log10(len(detectors))
+        if alone >= MAX_RARITY:
+            raise ValueError(
+                f"a threshold of {self.rule.threshold:g} can never be reached by {len(detectors)} detectors"
+            )
         self._thresholds = [d.calibration.score_at(alone) for d in self.detectors]
         self.reset()
 
@@ -249,7 +249,6 @@ class Pipeline:
                     rarity=used.calibration.rarity(found.score),
                     report_score=found.report_score,
                     seconds=time.perf_counter() - begun,
-                    anomaly_map=found.anomaly_map,
                 )
             )
         return tuple(readings)

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edge_asd.audio.recording import read_blocks, read_windows
+from edge_asd.audio.recording import probe, read_blocks, read_windows
 from edge_asd.audio.windows import Window
 from edge_asd.dcase import parse_clip_name
 from edge_asd.detector import Detector
-from edge_asd.errors import DetectorError, RecordingError
+from edge_asd.errors import DetectorError, RecordingError, UsageError
 from edge_asd.pipeline import AlarmSettings, MachineDetector, Pipeline, Reading
 from edge_asd.roc import RocSummary, mean_over_ids, summarise
 
@@ -97,7 +97,7 @@ class Replayer:
 
         Raises:
             RecordingError: the id is not known to a detector, or neither given nor in the name.
-            ValueError: the alarm can never fire.
+            UsageError: the alarm can never fire.
         """
         machine_id = self.machine_id
         name = parse_clip_name(path)
@@ -109,7 +109,10 @@ class Replayer:
                 used = [MachineDetector.of(d, machine_id if len(d.metadata.ids) > 1 else None) for d in self.detectors]
             except DetectorError as error:
                 raise RecordingError(path, f"not scored: {error}") from None
-            self._pipelines[machine_id] = Pipeline(used, self.alarm, hop_seconds=self.hop_seconds)
+            try:
+                self._pipelines[machine_id] = Pipeline(used, self.alarm, hop_seconds=self.hop_seconds)
+            except ValueError as error:
+                raise UsageError(f"alarm: {error}") from None
         pipeline = self._pipelines[machine_id]
         pipeline.reset()
         return pipeline, machine_id
@@ -120,6 +123,9 @@ class Replayer:
         replayed = ReplayedRecording(path, self.machine_id, name.is_anomaly if name else None)
         try:
             pipeline, replayed.machine_id = self.pipeline(path)
+            recorded = probe(path).sample_rate
+            if recorded < pipeline.sample_rate:
+                replayed.flags.append(f"recorded_at_{recorded}_hz")
             for window in read_windows(
                 path,
                 sample_rate=pipeline.sample_rate,
@@ -139,15 +145,20 @@ class Replayer:
     ) -> ReplayedRecording:
         """Score recordings joined in order as one stream.
 
-        A file that cannot be read is noted in ``failed`` and left out; what was read of it before stays.
+        A file that cannot be read, or is of another machine than the first, is noted in ``failed`` and left out; what
+        was read of it before stays.
 
         Args:
             folder: names the result.
             paths: the recordings, at least one.
             on_reading: told of each window as it comes.
         """
-        pipeline, machine_id = self.pipeline(paths[0])
-        replayed = ReplayedRecording(folder, machine_id, None)
+        replayed = ReplayedRecording(folder, self.machine_id, None)
+        try:
+            pipeline, replayed.machine_id = self.pipeline(paths[0])
+        except RecordingError as error:
+            replayed.failed.append(error)
+            return replayed
         cutter = pipeline.cutter()
 
         def read(window: Window) -> None:
@@ -156,6 +167,7 @@ class Replayer:
 
         for path in paths:
             try:
+                self._check_same_machine(path, replayed.machine_id)
                 for block in read_blocks(path, sample_rate=pipeline.sample_rate, channel=self.channel):
                     for window in cutter.push(block):
                         read(window)
@@ -165,6 +177,12 @@ class Replayer:
             read(short)
         _note_length(replayed, cutter.position, pipeline)
         return replayed
+
+    def _check_same_machine(self, path: Path, machine_id: str | None) -> None:
+        """A stream is of one machine: with detectors of several, the names must not say otherwise."""
+        name = parse_clip_name(path)
+        if self.machine_id is None and machine_id is not None and name is not None and name.machine_id != machine_id:
+            raise RecordingError(path, f"not scored: is of {name.machine_id} in a stream of {machine_id}")
 
 
 def _note_length(replayed: ReplayedRecording, samples: int, pipeline: Pipeline) -> None:

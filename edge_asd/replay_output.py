@@ -37,14 +37,11 @@ def replay(options: argparse.Namespace) -> int:
     )
     table = None if options.json else _Table(replayer)
     missing: list[RecordingError] = []
-    try:
-        recordings = _replay_all(replayer, options.paths, options.stream, table, missing)
-    except ValueError as error:
-        raise UsageError(f"--false-alarms-per-day: {error}") from None
+    recordings = _replay_all(replayer, options.paths, options.stream, table, missing)
     for lost in missing:
         recordings.append(ReplayedRecording(lost.path, None, None, failed=[lost]))
     if options.json:
-        json.dump(as_document(replayer, recordings), sys.stdout, indent=1)
+        json.dump(as_document(replayer, recordings), sys.stdout, indent=1, allow_nan=False)
         print()
     else:
         assert table is not None

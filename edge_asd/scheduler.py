@@ -17,6 +17,8 @@ MAX_WAITING = 2
 @dataclass
 class _Queue(Generic[Work]):
     waiting: deque[Work] = field(default_factory=deque)
+    dropped: list[Work] = field(default_factory=list)
+    """Had to make room; reported before the next item is done, so that the order is kept."""
     is_taken: bool = False
     """A worker has it, or it stands in the line of queues with work."""
 
@@ -32,7 +34,7 @@ class Scheduler(Generic[Key, Work]):
             keys: the machines.
             workers: threads.
             do: called on a worker, for one key never twice at once and always in order; must not raise.
-            give_up: called on the submitting thread for an item that had to make room; must not raise.
+            give_up: called on a worker, in order with ``do``, for an item that had to make room; must not raise.
         """
         self._queues: dict[Key, _Queue[Work]] = {key: _Queue() for key in keys}
         self._line: deque[Key] = deque()
@@ -48,18 +50,15 @@ class Scheduler(Generic[Key, Work]):
 
     def submit(self, key: Key, work: Work) -> None:
         """Hand in an item; returns at once."""
-        dropped: Work | None = None
         with self._change:
             queue = self._queues[key]
             if len(queue.waiting) >= MAX_WAITING:
-                dropped = queue.waiting.popleft()
+                queue.dropped.append(queue.waiting.popleft())
             queue.waiting.append(work)
             if not queue.is_taken:
                 queue.is_taken = True
                 self._line.append(key)
                 self._change.notify()
-        if dropped is not None:
-            self._give_up(key, dropped)
 
     def is_idle(self) -> bool:
         """Nothing waits and nothing is under way."""
@@ -82,10 +81,13 @@ class Scheduler(Generic[Key, Work]):
                 if self._stopping:
                     return
                 key = self._line.popleft()
-                work = self._queues[key].waiting.popleft()
+                queue = self._queues[key]
+                work = queue.waiting.popleft()
+                dropped, queue.dropped = queue.dropped, []
+            for old in dropped:
+                self._give_up(key, old)
             self._do(key, work)
             with self._change:
-                queue = self._queues[key]
                 queue.is_taken = bool(queue.waiting)
                 if queue.is_taken:
                     self._line.append(key)

@@ -68,7 +68,10 @@ def default_cache() -> Path:
     if given:
         return Path(given) / "verified"
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "edge-asd" / "verified"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "edge-asd" / "verified"
+    except RuntimeError:  # a user without a home has no cache: a folder that cannot be made stands for it
+        return Path(os.devnull) / "verified"
 
 
 def _runtime() -> str:
@@ -79,7 +82,8 @@ def _runtime() -> str:
 
 def _verdict_of_child(path: Path, copy: Path) -> str:
     """Empty if the file passed, else what is wrong with it."""
-    command = [sys.executable, "-m", "edge_asd.verification", str(copy), str(path)]
+    # -P: whatever lies in the current folder is not imported.
+    command = [sys.executable, "-P", "-m", "edge_asd.verification", str(copy), str(path)]
     try:
         child = subprocess.run(
             command, capture_output=True, timeout=TIME_LIMIT_SECONDS, check=False, encoding="utf-8", errors="replace"

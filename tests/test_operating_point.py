@@ -153,7 +153,7 @@ def test_says_what_the_calibration_cannot_carry():
     assert few.supported_per_day > 0.1
     assert str(few) == (
         f"threshold {few.threshold:.2f} for 0.1 false alarms a day "
-        f"(extrapolated: the calibration supports down to {few.supported_per_day:.2g} a day)"
+        f"(extrapolated: the calibration supports down to {few.supported_per_day:.3g} a day)"
     )
     many = operating_point((calibration(2000),), RULE, HOP, 5.0)
     assert not many.is_extrapolated
@@ -172,12 +172,23 @@ def test_more_normal_sound_carries_lower_rates():
         (0.0, "must be above 0"),
         (-1.0, "must be above 0"),
         (float("nan"), "must be above 0"),
-        (5000.0, "5000 a day can never be reached: 3 of 5 windows raise at most"),
+        (5000.0, "at most 100, not 5000"),
     ],
 )
 def test_rates_that_cannot_be_had_are_refused(asked, complaint):
     with pytest.raises(ValueError, match=complaint):
         operating_point((calibration(50),), RULE, HOP, asked)
+
+
+def test_a_strict_rule_gets_a_low_threshold_instead_of_a_refusal():
+    strict = operating_point((calibration(200),), replace(RULE, raise_count=10, raise_window=10), HOP, 0.1)
+    never = operating_point((calibration(200),), replace(RULE, raise_count=40, raise_window=40), HOP, 0.1)
+    assert 0.3 <= never.threshold <= strict.threshold < operating_point((calibration(200),), RULE, HOP, 0.1).threshold
+
+
+def test_what_few_exceedances_leave_open_costs_threshold():
+    few, many = (operating_point((calibration(n),), RULE, HOP, 0.1).threshold for n in (40, 4000))
+    assert few > many + 0.05
 
 
 def test_a_rate_that_needs_a_rarity_beyond_all_is_refused():

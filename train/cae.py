@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from edge_asd.detector import Detector
+from edge_asd.errors import UsageError
 from edge_asd.logmel import Float32Array
 
 from .clip_scorer import ClipScorer, fit_clip_scorer
@@ -49,6 +50,16 @@ class CaeSettings:
     """Crops."""
     learning_rate: float = 2e-3
     """Peak of the one-cycle schedule (Smith 2018), Adam."""
+
+    def __post_init__(self) -> None:
+        if self.crop_frames < 16 or self.crop_frames % 16:
+            raise ValueError(f"crop_frames {self.crop_frames} is not a multiple of 16")
+        if self.epochs < 1 or self.batch < 1:
+            raise ValueError(f"{self.epochs} epochs of batches of {self.batch} crops: both must be at least 1")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout {self.dropout:g} is not from 0 to below 1")
+        if not 0 < self.learning_rate < 1:
+            raise ValueError(f"learning_rate {self.learning_rate:g} is not between 0 and 1")
 
 
 class Autoencoder(nn.Module):
@@ -114,10 +125,14 @@ def train(
     """Train on every fold but one for held-out residuals, then on all; calibrate and write. Prints progress.
 
     Raises:
+        UsageError: crops that are longer than a window.
         CollapseError: the network gives the mean image whatever it is shown.
     """
     started = time.monotonic()
     settings = settings or CaeSettings()
+    frames = training.log_mel.shape[2]
+    if settings.crop_frames > frames:
+        raise UsageError(f"crop_frames {settings.crop_frames} is more than the {frames} frames of a window")
     ids = len(training.ids)
     standardise = Standardise.fit(training.log_mel, training.machine_index, ids)
     images = standardise.apply(training.log_mel, training.machine_index)
@@ -137,7 +152,7 @@ def train(
         )
     network = fit_network(images, settings, training.seed + folds, bar)
     bar.close()
-    fitted = fit_clip_scorer(residuals, training.machine_index, ids, training.folds)
+    fitted = fit_clip_scorer(residuals, training.machine_index, ids, training.fine_folds)
     detector = finish(
         "cae",
         CaeDetector(standardise, network, fitted.scorer, settings.crop_frames).eval(),

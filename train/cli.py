@@ -5,16 +5,18 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from edge_asd import __version__
-from edge_asd.errors import EXIT_DONE, EXIT_USAGE, EdgeAsdError, UsageError
+from edge_asd.errors import EXIT_DONE, EXIT_SOME_FAILED, EXIT_USAGE, EdgeAsdError, UsageError
 
 from .settings import field_meanings
 
+_Settings = TypeVar("_Settings")
 _NEEDED = ("torch", "onnx", "onnxscript", "tqdm")
 KINDS = ("statistics", "cae", "anogan")
 
@@ -43,6 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"edge-asd-train: {error.name} is not installed: pip install 'edge-asd[train]'", file=sys.stderr)
         return EXIT_USAGE
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_DONE
+    except OSError as error:
+        print(f"edge-asd-train: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        return EXIT_SOME_FAILED
     except KeyboardInterrupt:
         print("edge-asd-train: interrupted; nothing was written", file=sys.stderr)
         return 130
@@ -149,33 +157,46 @@ def _train(options: argparse.Namespace) -> int:
 
     if options.out.is_dir():
         raise UsageError(f"--out {options.out}: is a folder; give the name of a file")
-    training = read_training_set(
-        options.data,
-        options.machine,
-        ids=options.id,
-        folds=options.folds,
-        recording_digits=options.recording_digits,
-        seed=options.seed,
-    )
+    if options.seed < 0:
+        raise UsageError(f"--seed {options.seed}: must not be negative")
+    # Before the hours of training, not after them.
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(options.out.parent, os.W_OK):
+        raise UsageError(f"--out {options.out}: its folder cannot be written to")
+    try:
+        training = read_training_set(
+            options.data,
+            options.machine,
+            ids=options.id,
+            folds=options.folds,
+            recording_digits=options.recording_digits,
+            seed=options.seed,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     if options.kind == "statistics":
         from . import statistics
 
         statistics.train(training, options.out, licence=options.licence)
         return EXIT_DONE
     chosen = {name: getattr(options, name) for name, _, default in _settings_of(options.kind) if hasattr(options, name)}
+    if options.kind == "cae":
+        from . import cae
+
+        cae.train(training, options.out, _settings(cae.CaeSettings, chosen), licence=options.licence)
+    else:
+        from . import anogan_detector
+        from .anogan_networks import AnoGanSettings
+
+        anogan_detector.train(training, options.out, _settings(AnoGanSettings, chosen), licence=options.licence)
+    return EXIT_DONE
+
+
+def _settings(kind: type[_Settings], chosen: dict[str, Any]) -> _Settings:
     try:
-        if options.kind == "cae":
-            from . import cae
-
-            cae.train(training, options.out, cae.CaeSettings(**chosen), licence=options.licence)
-        else:
-            from . import anogan_detector
-            from .anogan_networks import AnoGanSettings
-
-            anogan_detector.train(training, options.out, AnoGanSettings(**chosen), licence=options.licence)
+        return kind(**chosen)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    return EXIT_DONE
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -198,6 +219,8 @@ def _simulate(options: argparse.Namespace) -> int:
         if sys.stderr.isatty():
             print(f"\r{made} of {total} clips", end="" if made < total else "\n", file=sys.stderr)
 
+    if min(options.seed, options.train_clips, options.test_normal, options.test_per_fault) < 0:
+        raise UsageError("--seed and numbers of clips must not be negative")
     try:
         manifest = write_dataset(
             options.out,

@@ -129,7 +129,7 @@ def fit_clip_scorer(
     """Fit on normal images.
 
     Args:
-        images: shape ``[window, mel, frame]``; residuals must be out of fold already.
+        images: shape ``[window, mel, frame]``; residuals must be out of fold already, of folds that may be others.
         machine_index: index of each window's machine id, shape ``[window]``.
         ids: how many machine ids there are.
         folds: fold of each window, split by recording, shape ``[window]``.

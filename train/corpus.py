@@ -21,7 +21,7 @@ from edge_asd.dcase import parse_clip_name
 from edge_asd.errors import EdgeAsdError, RecordingError
 from edge_asd.logmel import Float32Array, LogMelParameters, log_mel
 
-MIN_CLIPS = 16
+MIN_CLIPS = 8
 """Normal clips of one machine id that training and calibration need at the very least."""
 
 
@@ -65,7 +65,10 @@ def read_clips(data: Path, machine: str, split: str, *, recording_digits: int = 
 
     Raises:
         CorpusError: a folder is missing, empty, or a name does not follow the layout.
+        ValueError: a number of digits that cannot be.
     """
+    if not 0 <= recording_digits <= 8:
+        raise ValueError(f"recording_digits {recording_digits}: must be from 0 to 8")
     folder = data / machine / split
     if not folder.is_dir():
         there = sorted(p.parent.name for p in data.glob("*/train") if p.is_dir())

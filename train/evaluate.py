@@ -54,8 +54,8 @@ def evaluate(detectors: Sequence[Detector], data: Path, machine: str | None) -> 
         if reports is not None and not np.array_equal(scores, reports):
             scorers[f"{name}, report_score"] = reports
     scorers[ENERGY] = windows.level_dbfs
-    train = read_clips(data, machine, "train")
-    scorers[MEAN_DISTANCE] = _distance_to_mean(train, clips, windows)
+    if (data / machine / "train").is_dir():
+        scorers[MEAN_DISTANCE] = _distance_to_mean(read_clips(data, machine, "train"), clips, windows)
     return {
         "machine": machine,
         "clips": len(set(windows.clip.tolist())),

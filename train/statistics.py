@@ -33,14 +33,14 @@ def train(training: TrainingSet, out: Path, *, licence: str | None = None) -> De
     started = time.monotonic()
     torch.manual_seed(training.seed)
     levelled = training.log_mel - training.log_mel.mean(axis=(1, 2), keepdims=True)
-    fitted = fit_clip_scorer(levelled, training.machine_index, len(training.ids), training.folds)
+    fitted = fit_clip_scorer(levelled, training.machine_index, len(training.ids), training.fine_folds)
     detector = finish(
         "statistics",
         StatisticsDetector(fitted.scorer),
         training,
         fitted.held_out,
         out,
-        settings={"seed": training.seed, "folds": int(training.folds.max()) + 1},
+        settings={"seed": training.seed, "folds": int(training.fine_folds.max()) + 1},
         licence=licence,
     )
     report(detector, training, started)

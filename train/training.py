@@ -31,6 +31,8 @@ from .corpus import (
 )
 from .export import Made, parity_sample, to_onnx, with_machine_id_default, write_detector
 
+_FINE_FOLDS = 10
+
 
 @dataclass(frozen=True)
 class TrainingSet:
@@ -43,7 +45,9 @@ class TrainingSet:
     machine_index: NDArray[np.intp]
     """Index of each window's machine id."""
     folds: NDArray[np.intp]
-    """Fold of each window; recordings are whole."""
+    """Fold of each window for fitting networks; recordings are whole."""
+    fine_folds: NDArray[np.intp]
+    """The same for fitting distances, which takes no time: the more folds, the more the fits are like the final one."""
     seed: int
 
     @property
@@ -73,7 +77,10 @@ def read_training_set(
 
     Raises:
         CorpusError: nothing to train on, or too little of an id.
+        ValueError: fewer than 2 folds.
     """
+    if folds < 2:
+        raise ValueError(f"folds {folds}: at least 2 are needed to score clips that were not trained on")
     clips = read_clips(data, machine, "train", recording_digits=recording_digits)
     known = sorted({c.machine_id for c in clips})
     unknown = set(ids or []) - set(known)
@@ -93,9 +100,9 @@ def read_training_set(
             )
     recordings = [c.recording for c in owners]
     fewest = min(len({r for r in recordings if r.startswith(f"{i}/")}) for i in chosen)
-    split = split_by_recording(recordings, max(2, min(folds, fewest)), seed)
+    split, fine = (split_by_recording(recordings, max(2, min(n, fewest)), seed) for n in (folds, _FINE_FOLDS))
     index = np.array([chosen.index(c.machine_id) for c in owners], np.intp)
-    return TrainingSet(machine, clips, windows, chosen, index, split, seed)
+    return TrainingSet(machine, clips, windows, chosen, index, split, fine, seed)
 
 
 class Standardise(nn.Module):
@@ -161,7 +168,7 @@ def finish(
         machine_id: Calibration.from_scores(
             held_out[training.machine_index == i].tolist(),
             level_dbfs=float(np.median(training.windows.level_dbfs[training.machine_index == i])),
-            source="training clips, each scored by a fit that had not seen its recording",
+            source="training clips, each scored by networks and distances that had not heard its recording",
         )
         for i, machine_id in enumerate(training.ids)
     }

@@ -29,8 +29,8 @@ class RecordingPlayer:
             paths: in the order of playing.
             sample_rate: Hz to resample to.
             channel: from 1.
-            repeat: begin again after the last.
-            on_failure: told of a recording that cannot be read; the next one follows it.
+            repeat: begin again after the last, if a round lasts a second at least.
+            on_failure: told once of a recording that cannot be read; the next one follows it.
         """
         self._paths, self._repeat, self._on_failure = list(paths), repeat, on_failure
         self._sample_rate, self._channel = sample_rate, channel
@@ -58,6 +58,7 @@ class RecordingPlayer:
         return samples
 
     def _stream(self) -> Iterator[Float32Array]:
+        complained: set[Path] = set()
         while True:
             played = 0
             for path in self._paths:
@@ -66,6 +67,9 @@ class RecordingPlayer:
                         played += block.size
                         yield block
                 except RecordingError as error:
-                    self._on_failure(error)
-            if not self._repeat or not played:
+                    if path not in complained:
+                        complained.add(path)
+                        self._on_failure(error)
+            # A round of next to nothing would be over again at once.
+            if not self._repeat or played < self._sample_rate:
                 return

@@ -52,15 +52,19 @@ def find_recordings(paths: Iterable[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in paths:
-        if path.is_dir():
+        try:
+            is_folder, exists = path.is_dir(), path.exists()
+        except OSError as error:  # a name that is too long
+            raise RecordingError(path, error.strerror or str(error)) from None
+        if not exists:
+            raise RecordingError(path, "does not exist")
+        if is_folder:
             inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
             if not inside:
                 raise RecordingError(path, "holds no .wav or .flac file")
             found += inside
-        elif path.exists():
-            found.append(path)
         else:
-            raise RecordingError(path, "does not exist")
+            found.append(path)
     return found
 
 
@@ -201,7 +205,7 @@ def _read(path: Path, sound: soundfile.SoundFile, frames: int) -> Float32Array:
     try:
         block: Float32Array = sound.read(frames, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise RecordingError(path, f"cannot be decoded: {_reason(error)}") from None
+        raise RecordingError(path, f"is truncated or damaged: {_reason(error)}") from None
     return block
 
 

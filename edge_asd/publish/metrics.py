@@ -137,6 +137,8 @@ class MetricsServer:
 
         class Server(ThreadingHTTPServer):
             daemon_threads = True
+            request_queue_size = 128
+            """More connections at once than the base class's 5 must not wait for a second SYN."""
             address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
 
         try:

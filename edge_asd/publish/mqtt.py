@@ -11,6 +11,7 @@ import functools
 import json
 import os
 import ssl
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -83,7 +84,10 @@ class MqttPublisher:
         self._prefix = f"{ROOT}/{site}/{node}"
         self._status = f"{self._prefix}/daemon/{instance}/status"
         self._address = f"{settings.host}:{settings.port}"
-        self._topics: dict[int, str] = {}
+        # The broker may answer before `publish` has returned the message's number: whichever comes second settles it.
+        self._topics: dict[int, tuple[str, int]] = {}
+        self._early_answers: dict[int, ReasonCode] = {}
+        self._settling = threading.Lock()
         self._is_connected = False
         self._is_stopping = False
         self._has_warned_unheard: set[str] = set()
@@ -116,10 +120,14 @@ class MqttPublisher:
     def stop(self) -> None:
         """Say offline, wait a moment for what is under way, and disconnect."""
         if self._is_connected:
-            farewell = self._client.publish(self._status, "offline", qos=1, retain=True)
+            farewell = self._send(self._status, "offline", qos=1, retain=True)
             with contextlib.suppress(RuntimeError, ValueError):
                 farewell.wait_for_publish(_FAREWELL_SECONDS)
         self._is_stopping = True
+        with self._settling:
+            unsent = sum(topic.endswith("/alert") for topic, _ in self._topics.values())
+        if unsent:
+            self._log("mqtt_unsent", "error", alerts=unsent, hint="the broker did not acknowledge them before the stop")
         self._client.disconnect()
         self._client.loop_stop()
 
@@ -151,12 +159,22 @@ class MqttPublisher:
         retain: bool = False,
         properties: Properties | None = None,
     ) -> None:
-        properties = properties or _properties()
-        message = self._client.publish(topic, json.dumps(document), qos=qos, retain=retain, properties=properties)
-        if qos:
-            self._topics[message.mid] = topic
+        self._send(topic, json.dumps(document), qos=qos, retain=retain, properties=properties or _properties())
+
+    def _send(
+        self, topic: str, text: str, *, qos: int, retain: bool, properties: Properties | None = None
+    ) -> paho.MQTTMessageInfo:
+        message = self._client.publish(topic, text, qos=qos, retain=retain, properties=properties)
         if message.rc == paho.MQTT_ERR_QUEUE_SIZE:
             self._log("mqtt_queue_full", "error", topic=topic, queued=_QUEUED_MESSAGES)
+        elif qos or message.rc == paho.MQTT_ERR_SUCCESS:
+            with self._settling:
+                answer = self._early_answers.pop(message.mid, None)
+                if answer is None:
+                    self._topics[message.mid] = topic, qos
+            if answer is not None:
+                self._settle(topic, qos, answer)
+        return message
 
     @_guarded
     def _on_connect(self, _client: Any, _data: Any, _flags: Any, reason: ReasonCode, _properties: Any) -> None:
@@ -166,7 +184,7 @@ class MqttPublisher:
         self._is_connected = True
         self._metrics.mqtt_connected.set(1)
         self._log("mqtt_connected", broker=self._address)
-        self._client.publish(self._status, "online", qos=1, retain=True)
+        self._send(self._status, "online", qos=1, retain=True)
         self._on_connected_again()
 
     @_guarded
@@ -182,8 +200,16 @@ class MqttPublisher:
 
     @_guarded
     def _on_publish(self, _client: Any, _data: Any, message_id: int, reason: ReasonCode, _properties: Any) -> None:
-        topic = self._topics.pop(message_id, None)
-        if topic is None:
+        with self._settling:
+            sent = self._topics.pop(message_id, None)
+            if sent is None:
+                self._early_answers[message_id] = reason
+        if sent is not None:
+            self._settle(*sent, reason)
+
+    def _settle(self, topic: str, qos: int, reason: ReasonCode) -> None:
+        """Count what the broker answered to a message; to those of QoS 0 it answers nothing."""
+        if not qos:
             return
         if reason.is_failure:
             self._metrics.mqtt_refused.inc()

@@ -42,13 +42,13 @@ class MachineState:
     """The last."""
 
     def take(self, reading: Reading) -> bool:
-        """Remember a reading; true if condition or signal changed."""
+        """Remember a reading; true if the condition changed."""
         self.reading = reading
         changed = reading.condition != self.condition
         self.condition = reading.condition
         if changed:
             self.since = self.utc(reading.end)
-        return self.hear("ok", None) or changed
+        return changed
 
     def hear(self, signal: Signal, reason: str | None) -> bool:
         """Remember what the signal is like; true if that changed."""
