@@ -110,7 +110,7 @@ class Daemon:
         """Listen until `stop` is called, SIGTERM or SIGINT comes, or (``until_end``) every recording was played.
 
         Returns:
-            True if every recording that was played could be read.
+            False if recordings could not be read that were to be played to their end.
         """
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -133,7 +133,7 @@ class Daemon:
             self._play(until_end)
         finally:
             self._close()
-        return not any(m.has_failed for m in self._machines.values())
+        return not (until_end and any(m.has_failed for m in self._machines.values()))
 
     def stop(self) -> None:
         """End `run` soon; may be called from a signal handler."""
@@ -241,6 +241,7 @@ class Daemon:
         if self._server is not None:
             self._server.stop()
         self._log("stopped")
+        self._log.close()
 
 
 def _load_machines(config: Config, instance: str, log: Log, cache: Path | None) -> list[Machine]:

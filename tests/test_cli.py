@@ -204,20 +204,21 @@ def test_a_configuration_that_names_what_is_not_there(
     path = tmp_path / "edge.yaml"
     sound = dataset / "slider" / "test"
     usable = GOOD.replace("a.onnx", str(site_file)).replace("sound", str(sound))
-    for text, words in [
-        (GOOD, f"{tmp_path / 'a.onnx'}: No such file or directory"),
-        (GOOD.replace("a.onnx", str(site_file)), f"machine rail-7: recordings: {tmp_path / 'sound'}: does not exist"),
-        (usable.replace(str(site_file), str(statistics_file)), "no id is given; it knows id_00, id_02"),
-        (usable.replace(str(site_file), f"{{file: {site_file}, id: id_04}}"), "does not know id_04; it knows id_00"),
-        (usable + "    alarm: {false_alarms_per_day: 1000000}\n", "machine rail-7: alarm: 1e+06 a day can never be"),
-        (usable + "mqtt: {host: x, username: u, password_file: secret}\n", f"{tmp_path / 'secret'}: no such file"),
-        (usable + "mqtt: {host: x, tls: {ca: ca.pem}}\n", "mqtt.tls: a certificate or key cannot be used"),
-        (usable + "metrics: {listen: '192.0.2.1:9464'}\n", "metrics.listen: 192.0.2.1:9464: "),
+    key = "machines.1.detectors.1"
+    for text, place, words in [
+        (GOOD, "6:17", f"{key}: {tmp_path / 'a.onnx'}: No such file or directory"),
+        (GOOD.replace("a.onnx", str(site_file)), "5:5", f"recordings: {tmp_path / 'sound'}: does not exist"),
+        (usable.replace(str(site_file), str(statistics_file)), "6:17", "no id is given; it knows id_00, id_02"),
+        (usable.replace(str(site_file), f"{{file: {site_file}, id: id_04}}"), "6:17", "does not know id_04; it knows"),
+        (usable + "    alarm: {false_alarms_per_day: 1000000}\n", "7:13", "false_alarms_per_day: should be less than"),
+        (usable + "mqtt: {host: x, username: u, password_file: secret}\n", "", f"{tmp_path / 'secret'}: no such file"),
+        (usable + "mqtt: {host: x, tls: {ca: ca.pem}}\n", "", "mqtt.tls: a certificate or key cannot be used"),
+        (usable + "metrics: {listen: '192.0.2.1:9464'}\n", "", "metrics.listen: 192.0.2.1:9464: "),
     ]:
         path.write_text(text)
         status, _, errors = run("run", "-c", path)
         assert status == 78
-        assert errors.startswith(f"edge-asd: {path}: ") and words in errors and errors.count("\n") == 1, errors
+        assert errors.startswith(f"edge-asd: {path}:{place}") and words in errors and errors.count("\n") == 1, errors
     for bad in (tmp_path, tmp_path / "none.yaml"):
         status, _, errors = run("run", "-c", bad)
         assert status == 78 and errors.startswith(f"edge-asd: {bad}: ")

@@ -255,9 +255,9 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         file.truncate(MAX_BYTES + 1)  # sparse: takes no disk
     for path, words in [
         (empty, "is empty"),
-        (huge, "MB; a detector has at most"),
+        (huge, "is larger than 256 MB"),
         (tmp_path / "missing.onnx", "No such file"),
-        (tmp_path, "Is a directory"),
+        (tmp_path, "is not a file"),
     ]:
         with pytest.raises(DetectorError) as caught:
             read_detector_file(path)

@@ -296,13 +296,15 @@ def test_a_short_recording_is_repeated_and_flagged(
     short = write(tmp_path / "in" / "a-short.wav", sound[: 4 * RATE])
     write(tmp_path / "in" / "b-filled.wav", np.resize(sound[: 4 * RATE], 10 * RATE))
     write(tmp_path / "in" / "c-long.wav", np.concatenate([sound, sound[: 6 * RATE + 8000]]))
+    write(tmp_path / "in" / "d-telephone.wav", sound[::2], RATE // 2)
     status, document, _ = replay("--json", "--detector", site_file, short.parent)
-    a, b, c = document["recordings"]
+    a, b, c, d = document["recordings"]
     assert status == 0
-    assert [(r["flags"], r["seconds"]) for r in (a, b, c)] == [
+    assert [(r["flags"], r["seconds"]) for r in (a, b, c, d)] == [
         (["repeated"], 4.0),
         ([], 10.0),
         (["last_6.5_s_not_scored"], 16.5),
+        (["recorded_at_8000_hz"], 10.0),
     ]
     assert a["score"] == b["score"]
     assert "[repeated]" in replay("--detector", site_file, short)[1]
@@ -438,9 +440,9 @@ def test_a_file_is_scored_alone(site: Detector, dataset: Path) -> None:
         (["--hop", "0.5"], "--hop 0.5: must be from 1 to 3600 seconds"),
         (["--hop", "nan"], "--hop nan"),
         (["--channel", "0"], "--channel 0: channels are counted from 1"),
-        (["--false-alarms-per-day", "0"], "--false-alarms-per-day: false_alarms_per_day must be above 0"),
-        (["--false-alarms-per-day", "nan"], "--false-alarms-per-day"),
-        (["--false-alarms-per-day", "1e9"], "--false-alarms-per-day: 1e+09 a day can never be reached"),
+        (["--false-alarms-per-day", "0"], "must be above 0 and at most 100, not 0"),
+        (["--false-alarms-per-day", "nan"], "must be above 0 and at most 100, not nan"),
+        (["--false-alarms-per-day", "1e9"], "must be above 0 and at most 100, not 1e+09"),
     ],
 )
 def test_options_that_make_no_sense(

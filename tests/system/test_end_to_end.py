@@ -639,9 +639,14 @@ def test_until_end_and_files_that_cannot_be_read(site_file: Path, tmp_path: Path
         f"name: {name}, recordings: {folder}, detectors: [{site_file}], alarm: {ALARM_TEXT}"
         for name, folder in [("rail-7", "sound"), ("rail-8", "bad")]
     ]
+    (tmp_path / "sound" / "good").symlink_to(tmp_path / "sound" / "0.wav")
+    good = machines[0].replace("recordings: sound", "recordings: sound/good")
     daemon = Daemon(write_config(tmp_path / "once.yaml", *machines, mqtt=None), "--until-end")
+    all_good = Daemon(write_config(tmp_path / "good.yaml", good, mqtt=None), "--until-end")
     try:
-        assert daemon.process.wait(30) == 0
+        # As replay does: 0 where all could be read, 1 where some could not.
+        assert all_good.process.wait(30) == 0
+        assert daemon.process.wait(30) == 1
         until(lambda: daemon.events("stopped"), "the last line")
         failed = [(line["machine"], line["error"].split(": ")[0]) for line in daemon.events("recording_failed")]
         assert sorted(failed) == [
@@ -660,6 +665,7 @@ def test_until_end_and_files_that_cannot_be_read(site_file: Path, tmp_path: Path
         assert daemon.errors.read_text() == ""
     finally:
         daemon.kill()
+        all_good.kill()
 
 
 def test_the_port_of_the_metrics_is_taken(site_file: Path, tmp_path: Path) -> None:
