@@ -100,7 +100,9 @@ def train(
         residuals[out_of_fold] = residuals_of(networks, images[out_of_fold])
         unexplained.append(quality(networks, images[out_of_fold][:_BATCH]).mse_over_variance)
     networks = _networks(images, settings, training.seed + folds, f"AnoGAN {folds + 1} of {folds + 1}")
-    fitted = fit_clip_scorer(residuals, training.machine_index, ids, training.fine_folds)
+    # In the networks' own folds: a network is another than those whose residuals the distances were fitted to, and
+    # the held-out scores must have that in them, or the shipped one would find all sound unusual.
+    fitted = fit_clip_scorer(residuals, training.machine_index, ids, training.folds)
     crops_per_window = crops(torch.from_numpy(images[:1])).shape[0]
     before, after = Before(standardise).eval(), After(standardise, fitted.scorer, crops_per_window).eval()
     ratio = float(np.mean(unexplained))

@@ -152,7 +152,9 @@ def train(
         )
     network = fit_network(images, settings, training.seed + folds, bar)
     bar.close()
-    fitted = fit_clip_scorer(residuals, training.machine_index, ids, training.fine_folds)
+    # In the networks' own folds: a network is another than those whose residuals the distances were fitted to, and
+    # the held-out scores must have that in them, or the shipped one would find all sound unusual.
+    fitted = fit_clip_scorer(residuals, training.machine_index, ids, training.folds)
     detector = finish(
         "cae",
         CaeDetector(standardise, network, fitted.scorer, settings.crop_frames).eval(),

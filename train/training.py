@@ -47,7 +47,7 @@ class TrainingSet:
     folds: NDArray[np.intp]
     """Fold of each window for fitting networks; recordings are whole."""
     fine_folds: NDArray[np.intp]
-    """The same for fitting distances, which takes no time: the more folds, the more the fits are like the final one."""
+    """The same where no network is fitted: that takes no time, and more folds make fits more like the final one."""
     seed: int
 
     @property
