@@ -30,8 +30,9 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    parser = _parser(given)
+    options = parser.parse_args(given)
     if options.command is None:
         parser.print_help()
         return EXIT_USAGE
@@ -57,16 +58,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="edge-asd-train",
         description="Makes detectors for edge-asd from recordings of normal sound, and judges them.",
     )
     parser.add_argument("--version", action="version", version=f"edge-asd-train {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    _add_kind(commands, "statistics", "distances of clip statistics; no network, seconds to fit")
-    _add_kind(commands, "cae", "convolutional autoencoder; statistics of what it cannot reconstruct")
-    _add_kind(commands, "anogan", "generative adversarial network; statistics of what its generator cannot reach")
+    _add_kind(commands, given, "statistics", "distances of clip statistics; no network, seconds to fit")
+    _add_kind(commands, given, "cae", "convolutional autoencoder; statistics of what it cannot reconstruct")
+    _add_kind(
+        commands, given, "anogan", "adversarial networks; statistics of what the generator cannot reach"
+    )
     evaluate = commands.add_parser("evaluate", help="AUC and pAUC on labelled clips, beside trivial scorers")
     evaluate.add_argument("detectors", nargs="+", type=Path, metavar="DETECTOR", help="detector files")
     evaluate.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder in the DCASE 2020 layout")
@@ -77,7 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_kind(commands: argparse._SubParsersAction[argparse.ArgumentParser], kind: str, text: str) -> None:
+def _add_kind(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], given: Sequence[str], kind: str, text: str
+) -> None:
     parser = commands.add_parser(
         kind,
         help=text,
@@ -101,7 +106,7 @@ def _add_kind(commands: argparse._SubParsersAction[argparse.ArgumentParser], kin
     )
     parser.add_argument("--licence", metavar="TEXT", help="of the recordings; kept in the file")
     parser.add_argument("--seed", type=int, default=0, help="same seed, data and machine: same detector")
-    if kind != "statistics":
+    if kind in given and kind != "statistics":  # the settings come with torch, which takes seconds to import
         group = parser.add_argument_group("network and training")
         for name, text_of, default in _settings_of(kind):
             if isinstance(default, bool):
