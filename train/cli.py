@@ -67,9 +67,7 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     _add_kind(commands, given, "statistics", "distances of clip statistics; no network, seconds to fit")
     _add_kind(commands, given, "cae", "convolutional autoencoder; statistics of what it cannot reconstruct")
-    _add_kind(
-        commands, given, "anogan", "adversarial networks; statistics of what the generator cannot reach"
-    )
+    _add_kind(commands, given, "anogan", "adversarial networks; statistics of what the generator cannot reach")
     evaluate = commands.add_parser("evaluate", help="AUC and pAUC on labelled clips, beside trivial scorers")
     evaluate.add_argument("detectors", nargs="+", type=Path, metavar="DETECTOR", help="detector files")
     evaluate.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder in the DCASE 2020 layout")
