@@ -324,3 +324,27 @@ def test_mutated_configurations_are_read_or_refused_with_a_place(file):
             for line in str(error).split("\n"):
                 assert re.match(re.escape(str(file)) + r":\d+:\d+: \S", line), text
     assert 200 < refused < 490, "the mutations are either too mild or too wild to say anything"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("[cae.onnx]", "[a/x.onnx, b/x.onnx]", "x.onnx is there twice"),
+        ("site: plant-3", "mqtt: {host: a..b}\nsite: plant-3", "'a..b' is not a host name"),
+        ("site: plant-3", "mqtt: {host: h, tls: {certificate: c}}\nsite: plant-3", "certificate and key go together"),
+        ("site: plant-3", "mqtt: {host: h, password_file: p}\nsite: plant-3", "password_file needs a username"),
+    ],
+)
+def test_what_would_only_fail_later_is_refused_now(tmp_path: Path, old: str, new: str, says: str) -> None:
+    path = tmp_path / "edge.yaml"
+    path.write_text(SMALL.replace(old, new))
+    with pytest.raises(ConfigurationError, match=re.escape(says)):
+        load_config(path)
+
+
+def test_places_are_known_after_loading(tmp_path: Path) -> None:
+    path = tmp_path / "edge.yaml"
+    path.write_text(SMALL)
+    config = load_config(path)
+    assert config.place("machines", 0, "detectors", 0) == f"{path}:6:17: machines.1.detectors.1"
+    assert config.place("machines", 0, "alarm") == f"{path}:4:5: machines.1.alarm", "of what encloses it"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -299,3 +300,25 @@ def test_a_score_does_not_depend_on_other_windows(dataset: Path, statistics: Det
         assert one.score == two.score == three.score
         assert np.array_equal(one.anomaly_map, two.anomaly_map) and np.array_equal(one.anomaly_map, three.anomaly_map)
     assert statistics.score(mels[0], 0).score != first[0].score, "the machine id must matter"
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.onnx")
+    with pytest.raises(DetectorError, match="is not a file"):
+        read_detector_file(tmp_path / "pipe.onnx")
+
+
+@pytest.mark.parametrize("output", ["report_score", "anomaly_map"])
+def test_nan_beside_the_score_is_refused(tiny: Tiny, output: str) -> None:
+    """Else it would reach JSON, which has no NaN."""
+
+    def add_nan(model: onnx.ModelProto) -> None:
+        model.graph.initializer.append(numpy_helper.from_array(np.float32(np.nan), "nan"))
+        if output == "anomaly_map":
+            model.graph.node[1].CopyFrom(helper.make_node("Add", ["log_mel", "nan"], ["anomaly_map"]))
+        else:
+            model.graph.node.append(helper.make_node("Add", ["score", "nan"], ["report_score"]))
+            model.graph.output.append(helper.make_tensor_value_info("report_score", TensorProto.FLOAT, ["window"]))
+
+    with pytest.raises(DetectorError, match=r"NaN|of nan"):
+        Detector(Path("nan.onnx"), tiny(model=add_nan)).check_itself()

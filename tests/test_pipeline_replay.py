@@ -458,3 +458,21 @@ def test_a_channel_that_is_not_there(replay: Replay, dataset: Path, site_file: P
     sound = dataset / "slider" / "test" / "normal_id_00_00000000.flac"
     status, _, errors = replay("--detector", site_file, "--channel", "2", "--", sound)
     assert status == 1 and errors == f"edge-asd: {sound}: has 1 channel(s); there is no channel 2\n"
+
+
+def test_a_stream_is_of_one_machine(replay: Replay, dataset: Path, statistics_file: Path, tmp_path: Path) -> None:
+    for number, machine_id in enumerate(["id_00", "id_02", "id_00"]):
+        clip = dataset / "slider" / "test" / f"normal_{machine_id}_0000000{number}.flac"
+        (tmp_path / "mixed").mkdir(exist_ok=True)
+        (tmp_path / "mixed" / clip.name).symlink_to(clip)
+    status, document, errors = replay("--detector", statistics_file, "--stream", "--json", tmp_path / "mixed")
+    assert status == 1 and "is of id_02 in a stream of id_00" in errors
+    (recording,) = document["recordings"]
+    assert recording["machine_id"] == "id_00" and len(recording["windows"]) == 2
+    assert [Path(f["file"]).name for f in document["failed"]] == ["normal_id_02_00000001.flac"]
+
+
+def test_a_threshold_that_two_detectors_cannot_reach_is_refused(site: Detector, statistics: Detector) -> None:
+    with pytest.raises(ValueError, match="can never be reached by 2 detectors"):
+        pipeline_of(site, statistics, alarm=AlarmSettings(threshold=11.9))
+    assert pipeline_of(site, alarm=AlarmSettings(threshold=11.9)).rule.threshold == 11.9

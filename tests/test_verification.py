@@ -276,3 +276,11 @@ def test_limits_are_set_in_the_child(tmp_path: Path, tiny: Tiny) -> None:
     # Standard output is for the verdict alone: what is printed after `_main` has begun goes to standard error.
     assert json.loads(child.stdout) == {"refused": ""}
     assert child.stderr.strip() == str([(verification.MEMORY_LIMIT_BYTES,) * 2, (TIME_LIMIT_SECONDS,) * 2, (0, 0)])
+
+
+def test_nothing_is_imported_from_the_current_folder(
+    statistics_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "numpy.py").write_text("raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
+    load_detector(statistics_file, tmp_path / "cache")

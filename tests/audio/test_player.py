@@ -106,3 +106,17 @@ def test_channel_and_rate(write_recording, failures):
     samples = RecordingPlayer([path], sample_rate=RATE, channel=2, on_failure=failures.append).take(10**6)
     assert samples.size == RATE
     assert samples[1000:-1000] == pytest.approx(-0.5, abs=1e-3)
+
+
+def test_a_round_of_next_to_nothing_is_not_repeated_for_ever(write_recording, failures):
+    paths = [write_recording("a.wav", np.zeros(5)), write_recording("b.wav", np.zeros(0))]
+    player = RecordingPlayer(paths, sample_rate=RATE, repeat=True, on_failure=failures.append)
+    assert player.take(10 * RATE).size == 5
+    assert player.has_ended and len(failures) == 1
+
+
+def test_a_bad_recording_is_complained_of_once_however_often_it_comes_round(write_recording, failures):
+    paths = [write_recording("a.wav", np.zeros(2 * RATE)), write_recording("b.wav", np.zeros(0))]
+    player = RecordingPlayer(paths, sample_rate=RATE, repeat=True, on_failure=failures.append)
+    assert player.take(20 * RATE).size == 20 * RATE and not player.has_ended
+    assert [error.path for error in failures] == [paths[1]]

@@ -82,21 +82,21 @@ class Broker:
             lines.append("user root")  # else it becomes a user that may not read the test's folder
         (folder / "mosquitto.conf").write_text("\n".join(lines) + "\n")
         self._command = [program, "-c", str(folder / "mosquitto.conf")]
-        self._process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Broker:
-        self._process = subprocess.Popen(self._command)
+        self.process = subprocess.Popen(self._command)
         until(self._answers, "the broker")
         return self
 
     def stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
 
     def _answers(self) -> bool:
-        assert self._process is not None and self._process.poll() is None, "the broker has ended"
+        assert self.process is not None and self.process.poll() is None, "the broker has ended"
         try:
             socket.create_connection(("127.0.0.1", self.port), 1).close()
         except OSError:
@@ -488,6 +488,40 @@ def test_a_broker_that_was_away_is_told_everything_again(
         assert daemon.terminate() == 0
     finally:
         again.stop()
+
+
+def test_the_newest_state_is_what_stays_after_an_outage(
+    broker: Broker, start: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    """The client sends unanswered messages again after it has connected: an old state must not be the last word."""
+    daemon = start(f"host: 127.0.0.1, port: {broker.port}")
+    daemon.wait_for("mqtt_connected")
+    assert broker.process is not None
+    broker.process.send_signal(signal.SIGSTOP)  # takes messages, and answers none
+    daemon.wait_for("alert", 20)
+    until(lambda: len(daemon.events("state")) >= 1, "a state that is not answered")
+    broker.stop()
+    again = Broker(tmp_path / "again", port=broker.port).start()
+    try:
+        subscriber = Subscriber(again.port)
+        until(lambda: subscriber.of("machine/rail-7/state"), "the state", 10)
+        time.sleep(1.5)
+        times = [m.document["time"] for m in subscriber.of("machine/rail-7/state")]
+        late = Subscriber(again.port)
+        (retained,) = until(lambda: late.of("machine/rail-7/state"), "what is retained")
+        assert retained.retained and retained.document["time"] == max(times)
+        late.close()
+        subscriber.close()
+    finally:
+        again.stop()
+
+
+def test_alerts_that_were_not_delivered_are_told_at_the_end(start: Callable[..., Daemon]) -> None:
+    daemon = start(f"host: 127.0.0.1, port: {free_port()}")
+    daemon.wait_for("alert", 20)
+    assert daemon.terminate() == 0
+    (unsent,) = daemon.events("mqtt_unsent")
+    assert unsent["alerts"] == 1
 
 
 def test_without_a_broker_the_daemon_runs_on(start: Callable[..., Daemon], tmp_path: Path) -> None:
