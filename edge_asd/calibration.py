@@ -53,6 +53,8 @@ class Calibration(BaseModel):
     tail: Tail
     level_dbfs: FiniteFloat
     """Median input level of these windows."""
+    level_low_dbfs: FiniteFloat | None = None
+    """Level that 1 in 100 of these windows stays below; None in calibrations that did not note it."""
     made: str
     """UTC, ISO 8601."""
     source: str
@@ -70,6 +72,7 @@ class Calibration(BaseModel):
         scores: Sequence[float],
         *,
         level_dbfs: float,
+        level_low_dbfs: float | None = None,
         source: str,
         stretches: Sequence[int] | None = None,
         hop_seconds: float = 10.0,
@@ -79,6 +82,7 @@ class Calibration(BaseModel):
         Args:
             scores: of normal windows that were not trained on.
             level_dbfs: median input level of those windows.
+            level_low_dbfs: the level that 1 in 100 of them stays below.
             source: where they came from, in words.
             stretches: lengths of contiguous stretches; separate windows unless given.
             hop_seconds: from window to window within a stretch.
@@ -92,6 +96,7 @@ class Calibration(BaseModel):
             hop_seconds=float(hop_seconds),
             tail=fit_tail(np.asarray(scores, float)),
             level_dbfs=float(level_dbfs),
+            level_low_dbfs=None if level_low_dbfs is None else float(level_low_dbfs),
             made=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
             source=source,
         )

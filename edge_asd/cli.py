@@ -1,10 +1,11 @@
-"""The command line: edge-asd run | replay | demo."""
+"""The command line: edge-asd run | replay | record | devices | demo."""
 
 from __future__ import annotations
 
 import argparse
 import io
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,6 +56,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     _add_run(commands)
     _add_replay(commands)
+    _add_record(commands)
+    _add_devices(commands)
     _add_demo(commands)
     return parser
 
@@ -112,6 +115,50 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     demo.add_argument("--seed", type=_not_negative, default=7, help="of the simulation (default 7)")
 
 
+def _add_record(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    record = commands.add_parser(
+        "record",
+        help="record normal sound of a machine, to train on",
+        description="Writes what the daemon would hear of a machine as clips of 10 s (FLAC), in the layout that "
+        "edge-asd-train reads: DIR/NAME/train. Windows with gaps, with a sick signal, or of a machine that stands "
+        "still (active_when) are refused; DIR/NAME/manifest.jsonl says what was. The machine needs no detectors yet. "
+        "Interrupted, the same command goes on. The daemon must not run meanwhile: one process has the device.",
+    )
+    record.add_argument("-c", "--config", type=Path, required=True, metavar="FILE", help="configuration (YAML)")
+    record.add_argument("--machine", required=True, metavar="NAME", help="of the configuration")
+    record.add_argument("--hours", type=_positive, required=True, metavar="N", help="clips that there shall be in all")
+    record.add_argument("--out", type=Path, required=True, metavar="DIR", help="the data set's folder")
+    record.add_argument("--id", type=_machine_id, default="id_00", metavar="ID", help="in clip names (default id_00)")
+    record.add_argument(
+        "--max-gigabytes", type=_positive, default=5.0, metavar="N", help="that the clips may take up (default 5)"
+    )
+
+
+def _add_devices(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    devices = commands.add_parser(
+        "devices",
+        help="list microphones, and how loud it is there",
+        description="Lists the inputs with their channels, rates and live level, and marks with * what a configuration "
+        "would take.",
+    )
+    devices.add_argument("-c", "--config", type=Path, metavar="FILE", help="configuration (YAML)")
+    devices.add_argument("--seconds", type=_positive, default=0.5, metavar="N", help="to listen to each (default 0.5)")
+    devices.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError("must be above 0")
+    return number
+
+
+def _machine_id(text: str) -> str:
+    if re.fullmatch(r"id_\d\d", text) is None:
+        raise argparse.ArgumentTypeError("must be id_ and two digits, as in id_00")
+    return text
+
+
 def _not_negative(text: str) -> int:
     number = int(text)
     if number < 0:
@@ -120,11 +167,14 @@ def _not_negative(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from edge_asd.audio.quiet import filter_standard_error
     from edge_asd.config_file import load_config
     from edge_asd.daemon import Daemon
     from edge_asd.publish.log import Log
 
     config = load_config(options.config)
+    if config.device is not None:
+        filter_standard_error()
     try:
         daemon = Daemon(config, instance=_instance_name(options.config), log=Log())
     except EdgeAsdError as error:
@@ -153,13 +203,39 @@ def _replay(options: argparse.Namespace) -> int:
     return replay(options)
 
 
+def _record(options: argparse.Namespace) -> int:
+    from edge_asd.audio.quiet import filter_standard_error
+    from edge_asd.config_file import load_config
+    from edge_asd.recorder import Order, Recorder
+
+    filter_standard_error()
+    order = Order(options.machine, options.id, options.hours, options.out, options.max_gigabytes)
+    return Recorder(load_config(options.config), order).run()
+
+
+def _devices(options: argparse.Namespace) -> int:
+    from edge_asd.audio.quiet import filter_standard_error
+    from edge_asd.config_file import load_config
+    from edge_asd.devices import devices
+    from edge_asd.machine import device_settings
+
+    filter_standard_error()
+    wanted = None
+    if options.config is not None:
+        config = load_config(options.config)
+        if config.device is None:
+            raise UsageError(f"devices: {options.config} has no device section")
+        wanted = device_settings(config.device)
+    return devices(wanted, seconds=options.seconds, as_json=options.json)
+
+
 def _demo(options: argparse.Namespace) -> int:
     from edge_asd.demo.show import show
 
     return show(options.seed)
 
 
-_COMMANDS = {"run": _run, "replay": _replay, "demo": _demo}
+_COMMANDS = {"run": _run, "replay": _replay, "record": _record, "devices": _devices, "demo": _demo}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -71,11 +71,29 @@ def _short_form(value: Any) -> Any:
     return {"file": value} if isinstance(value, str) else value
 
 
+def _active_when(value: Any) -> Any:
+    return {"learned": True} if value == "learned" else _as_section(value)
+
+
 class ActiveWhen(_Section):
     """When a machine counts as running; otherwise it is idle and not scored."""
 
-    level_above_dbfs: Annotated[Number, Field(ge=-120, lt=0)]
+    level_above_dbfs: Annotated[Number, Field(ge=-120, lt=0)] | None = None
     """Level of a window, dB re full scale."""
+    learned: bool = False
+    """Instead of a level, also written ``active_when: learned``: 6 dB below the quietest windows that the first
+    detector was calibrated on, which must have been recorded with this microphone."""
+
+    @model_validator(mode="after")
+    def _is_one_gate(self) -> Self:
+        if (self.level_above_dbfs is None) != self.learned:
+            raise ValueError("give level_above_dbfs in dB re full scale, such as -55, or learned")
+        return self
+
+    @property
+    def gate(self) -> float | Literal["learned"]:
+        """As the pipeline takes it."""
+        return "learned" if self.level_above_dbfs is None else self.level_above_dbfs
 
 
 class AlarmSection(_Section):
@@ -115,26 +133,55 @@ class AlarmSection(_Section):
         )
 
 
+class DeviceSection(_Section):
+    """The input that the machines' channels belong to."""
+
+    name: Annotated[str, Field(min_length=1)] | None = None
+    """As ``edge-asd devices`` shows it, or the card's name, before its colon; a ``(hw:1,0)`` may differ."""
+    usb: Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{4}:[0-9A-Fa-f]{4}(:.+)?$")] | None = None
+    """``VENDOR:PRODUCT`` or ``VENDOR:PRODUCT:SERIAL``, where several have one name."""
+    port: Annotated[str, Field(min_length=1)] | None = None
+    """The socket or slot it is plugged into, such as ``1-1.4``, where several are the same in everything else."""
+    channels: Annotated[int, Field(ge=1, le=64)] | None = None
+    """To open; its own unless given."""
+    rate: Annotated[int, Field(ge=8000, le=192_000)] | None = None
+    """Hz; its own unless given. Resampled to what the detectors want."""
+
+    @model_validator(mode="after")
+    def _is_named(self) -> Self:
+        if self.name is None and self.usb is None and self.port is None:
+            raise ValueError("give name, usb or port, as `edge-asd devices` shows them")
+        return self
+
+
 class MachineSection(_Section):
     """One machine."""
 
     name: Name
     """Unique; part of topics and labels."""
-    recordings: RelativePath
-    """A WAV or FLAC file, or a folder of them, played in order of their names in real time."""
+    channel: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Of the device, from 1."""
+    recordings: RelativePath | None = None
+    """Instead of a channel: a WAV or FLAC file, or a folder of them, played in order of their names in real time."""
     recording_channel: Annotated[int, Field(ge=1, le=64)] = 1
     """Of recordings with several channels."""
     repeat: bool = False
     """Begin again after the last recording."""
     detectors: Annotated[
         tuple[Annotated[DetectorEntry, BeforeValidator(_short_form)], ...],
-        Field(min_length=1, max_length=16, strict=False),
-    ]
-    """Detector files; several are combined."""
+        Field(max_length=16, strict=False),
+    ] = ()
+    """Detector files; several are combined. Only ``edge-asd record`` does without."""
     hop_seconds: Annotated[Number, Field(ge=MIN_HOP_SECONDS, le=3600)] = WINDOW_SECONDS
     """From the start of a window to the start of the next."""
-    active_when: Annotated[ActiveWhen | None, BeforeValidator(_as_section)] = None
+    active_when: Annotated[ActiveWhen | None, BeforeValidator(_active_when)] = None
     alarm: Annotated[AlarmSection, BeforeValidator(_as_section)] = AlarmSection()
+
+    @model_validator(mode="after")
+    def _has_one_sound(self) -> Self:
+        if (self.channel is None) == (self.recordings is None):
+            raise ValueError(f"{self.name}: give channel (of the device) or recordings, one of the two")
+        return self
 
     @field_validator("detectors")
     @classmethod
@@ -216,6 +263,7 @@ class Config(_Section):
     """The plant."""
     node: Name
     """The PC or the place in the plant."""
+    device: Annotated[DeviceSection | None, BeforeValidator(_as_section)] = None
     machines: Annotated[tuple[MachineSection, ...], Field(min_length=1, max_length=1000, strict=False)]
     mqtt: Annotated[MqttSection | None, BeforeValidator(_as_section)] = None
     metrics: Annotated[MetricsSection | None, BeforeValidator(_as_section)] = None
@@ -228,6 +276,21 @@ class Config(_Section):
         if twice:
             raise ValueError(f"the name {twice[0]} is given twice")
         return machines
+
+    @model_validator(mode="after")
+    def _channels_have_a_device(self) -> Self:
+        for machine in self.machines:
+            if machine.channel is None:
+                continue
+            if self.device is None:
+                raise ValueError(f"{machine.name} listens to a channel, but there is no device section")
+            if self.device.channels is not None and machine.channel > self.device.channels:
+                raise ValueError(
+                    f"{machine.name} listens to channel {machine.channel} of {self.device.channels} device.channels"
+                )
+        if self.device is not None and all(m.channel is None for m in self.machines):
+            raise ValueError("there is a device, but no machine listens to a channel of it")
+        return self
 
     _file: Path = PrivateAttr(default=Path("configuration"))
     _document: Document = PrivateAttr(default_factory=lambda: Document(None))

@@ -14,6 +14,7 @@ from edge_asd.config import (
     AlarmSection,
     Config,
     DetectorEntry,
+    DeviceSection,
     MachineSection,
     MetricsSection,
     MqttSection,
@@ -24,7 +25,7 @@ from edge_asd.errors import ConfigurationError
 from edge_asd.strict_yaml import Document, YamlError, load
 
 _MAX_BYTES = 1_000_000
-_LATER = {"device": "capturing from a microphone", "channel": "capturing from a microphone", "evidence": "evidence"}
+_LATER = {"evidence": "evidence"}
 """Keys of the design that this version does not know yet."""
 
 
@@ -90,7 +91,12 @@ def _explain(path: Path, document: Document, error: Any) -> str:
     elif kind == "missing":
         message = "is missing"
     elif kind == "string_pattern_mismatch":
-        message = f"{error['input']!r} must be small letters, digits, - and _, beginning with a letter or digit"
+        message = f"{error['input']!r} must be "
+        message += (
+            "VENDOR:PRODUCT, as in 08bb:29c6"
+            if location[-1] == "usb"
+            else "small letters, digits, - and _, beginning with a letter or digit"
+        )
     elif kind == "value_error":
         message = message.removeprefix("Value error, ")
     elif kind == "too_short":
@@ -108,6 +114,7 @@ def _known_keys(location: tuple[Any, ...]) -> list[str]:
     """Keys of the section at a place in the document."""
     section: type[BaseModel] = Config
     sections: dict[str, type[BaseModel]] = {
+        "device": DeviceSection,
         "machines": MachineSection,
         "detectors": DetectorEntry,
         "active_when": ActiveWhen,

@@ -1,4 +1,4 @@
-"""The daemon: a set of recordings played in real time, their machines, and everybody who wants to know."""
+"""The daemon: one audio device or a set of recordings, their machines, and everybody who wants to know."""
 
 from __future__ import annotations
 
@@ -6,24 +6,22 @@ import os
 import signal
 import threading
 import time
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from edge_asd import systemd
-from edge_asd.audio.player import RecordingPlayer
-from edge_asd.audio.recording import find_recordings
+from edge_asd.audio.guard import Guard
+from edge_asd.audio.microphone import Microphone, Status
 from edge_asd.audio.windows import Window
-from edge_asd.config import Config, MachineSection
-from edge_asd.detector import Detector
+from edge_asd.config import Config
 from edge_asd.errors import ConfigurationError, DetectorError, RecordingError
-from edge_asd.pipeline import MachineDetector, Pipeline, Reading
+from edge_asd.machine import DeviceFeed, Machine, RecordingFeed, device_settings, load_machines
+from edge_asd.pipeline import Reading, Signal
 from edge_asd.publish import payloads
 from edge_asd.publish.log import Log
 from edge_asd.publish.metrics import Metrics, MetricsServer
 from edge_asd.publish.mqtt import MqttPublisher
-from edge_asd.publish.payloads import MachineState, Place
 from edge_asd.scheduler import Scheduler
-from edge_asd.verification import load_detector
 
 _TICK_SECONDS = 0.1
 """How often the samples that became due are taken."""
@@ -31,33 +29,8 @@ _SETTLING_SECONDS = 0.5
 """After a connection the client first sends again what was under way, old states among it: ours come after that."""
 _HEALTHY_HOPS = 3
 """A machine that should be scored and was not for so many hops is not healthy."""
-
-
-class Machine:
-    """One machine of the daemon: its sound, its pipeline, and what was last said of it."""
-
-    def __init__(self, settings: MachineSection, pipeline: Pipeline, place: Place, log: Log) -> None:
-        self.name = settings.name
-        self.pipeline = pipeline
-        self.cutter = pipeline.cutter()
-        self.state = MachineState(place, pipeline, stream_began=datetime.now(UTC))
-        self.player = RecordingPlayer(
-            find_recordings([settings.recordings]),
-            sample_rate=pipeline.sample_rate,
-            channel=settings.recording_channel,
-            repeat=settings.repeat,
-            on_failure=self._note_failure,
-        )
-        self._log = log
-        self.has_failed = False
-        """A recording could not be read."""
-        self.due = time.monotonic()
-        """When the next window is to be done with, on the monotonic clock."""
-        self.has_ended = False
-
-    def _note_failure(self, error: RecordingError) -> None:
-        self.has_failed = True
-        self._log("recording_failed", "error", machine=self.name, error=str(error))
+_OPENING_SECONDS = 5.0
+"""Ready is said when the device is open or known to be absent; but not later than this."""
 
 
 class Daemon:
@@ -79,9 +52,12 @@ class Daemon:
         self._log = log
         self._stopping = threading.Event()
         self._metrics = Metrics()
-        self._machines = {m.name: m for m in _load_machines(config, instance, log, cache)}
+        self._machines = {m.name: m for m in load_machines(config, instance, log, cache)}
         for machine in self._machines.values():
             self._metrics.introduce(machine.name, machine.pipeline)
+        self._recordings = self._make_recording_feeds(config)
+        self._device = self._make_device_feed(config)
+        self._device_status: Status | None = None
         self._cores = len(os.sched_getaffinity(0))
         self._work_seconds: dict[str, float] = {}
         self._publishing = threading.Lock()
@@ -104,76 +80,154 @@ class Daemon:
             )
         self._server: MetricsServer | None = None
         if config.metrics is not None:
-            self._server = MetricsServer(config.metrics.address, self._metrics.registry, self.is_healthy)
+            self._server = MetricsServer(config.metrics.address, self._metrics.registry, self.complaint)
 
     def run(self, *, until_end: bool = False) -> bool:
         """Listen until `stop` is called, SIGTERM or SIGINT comes, or (``until_end``) every recording was played.
 
         Returns:
             False if recordings could not be read that were to be played to their end.
+
+        Raises:
+            ConfigurationError: there is no PortAudio to listen with.
         """
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: self.stop())
+        if self._device is not None:
+            self._device.start()
         if self._server is not None:
             self._server.start()
         if self._mqtt is not None:
             self._mqtt.start()
         self._scheduler.start()
-        for machine in self._machines.values():
-            machine.state.stream_began = datetime.now(UTC)
-        self._log(
-            "ready",
-            machines=list(self._machines),
-            start_seconds=round(_seconds_since_process_start(), 3),
-            metrics=None if self._server is None else self._server.port,
-        )
-        systemd.notify("READY=1")
         try:
-            self._play(until_end)
+            if self._device is not None:
+                self._device.microphone.wait_until_known(_OPENING_SECONDS)
+                self._heed_device(self._device)
+            for feed in self._recordings:
+                feed.start()
+            self._log(
+                "ready",
+                machines=list(self._machines),
+                start_seconds=round(_seconds_since_process_start(), 3),
+                metrics=None if self._server is None else self._server.port,
+            )
+            systemd.notify("READY=1")
+            self._listen(until_end)
         finally:
             self._close()
-        return not (until_end and any(m.has_failed for m in self._machines.values()))
+        return not (until_end and any(f.has_failed for f in self._recordings))
 
     def stop(self) -> None:
         """End `run` soon; may be called from a signal handler."""
         self._stopping.set()
 
-    def is_healthy(self) -> bool:
-        """Windows that are due are being scored."""
+    def complaint(self) -> str | None:
+        """What is not as it should be: the first machine that should be scored, and was not for some hops."""
         now = time.monotonic()
-        return all(m.has_ended or now < m.due + _HEALTHY_HOPS * m.pipeline.hop_seconds for m in self._machines.values())
+        for machine in self._machines.values():
+            late = now - machine.due
+            if not machine.has_ended and late >= _HEALTHY_HOPS * machine.pipeline.hop_seconds:
+                state = machine.state
+                reason = f"signal {state.signal}: {state.signal_reason}" if state.signal != "ok" else "signal ok"
+                return (
+                    f"{machine.name}: no window was scored for {late + machine.pipeline.hop_seconds:.0f} s ({reason})"
+                )
+        return None
 
-    def _play(self, until_end: bool) -> None:
+    def _make_recording_feeds(self, config: Config) -> list[RecordingFeed]:
+        feeds = []
+        for number, machine in enumerate(self._machines.values()):
+            if machine.settings.recordings is not None:
+                try:
+                    feeds.append(RecordingFeed(machine, self._log))
+                except RecordingError as error:
+                    place = config.place("machines", number, "recordings")
+                    raise ConfigurationError(f"{place}: {error}") from None
+        return feeds
+
+    def _make_device_feed(self, config: Config) -> DeviceFeed | None:
+        if config.device is None:
+            return None
+        machines = [m for m in self._machines.values() if m.settings.channel is not None]
+        self._metrics.introduce_device()
+        microphone = Microphone(
+            device_settings(config.device),
+            needed_channels=max(m.settings.channel or 1 for m in machines),
+            guard=Guard(self._note_hang),
+        )
+        return DeviceFeed(microphone, machines)
+
+    def _listen(self, until_end: bool) -> None:
         """Give each machine the samples that became due, until stopped."""
         began = time.monotonic()
         for machine in self._machines.values():
             machine.due = began + machine.pipeline.window / machine.pipeline.sample_rate
         while not self._stopping.wait(_TICK_SECONDS):
-            elapsed = time.monotonic() - began
-            for machine in self._machines.values():
-                if not machine.has_ended:
-                    self._feed(machine, int(elapsed * machine.pipeline.sample_rate))
+            for feed in self._recordings:
+                if not feed.has_ended:
+                    self._take(feed)
+                    if feed.has_ended:
+                        self._note_end(feed)
+            if self._device is not None:
+                self._heed_device(self._device)
+                self._take(self._device)
             if time.monotonic() >= self._say_all_at:
                 self._say_all_at = float("inf")
                 self._say_all_states()
             if until_end and all(m.has_ended for m in self._machines.values()) and self._scheduler.is_idle():
                 return
 
-    def _feed(self, machine: Machine, position: int) -> None:
-        samples = machine.player.take(position)
-        self._metrics.frames.labels(machine.name).inc(samples.size)
-        for window in machine.cutter.push(samples):
+    def _take(self, feed: RecordingFeed | DeviceFeed) -> None:
+        for machine, window in feed.take():
             self._scheduler.submit(machine.name, window)
-        if machine.player.has_ended:
-            machine.has_ended = True
-            reason = "the recordings have ended" if machine.player.given else "none of the recordings could be read"
+        machines = [feed.machine] if isinstance(feed, RecordingFeed) else feed.machines.values()
+        for machine in machines:
+            heard, lost = machine.stream.take_counts()
+            self._metrics.frames.labels(machine.name).inc(heard)
+            self._metrics.lost_frames.labels(machine.name).inc(lost)
+
+    def _note_end(self, feed: RecordingFeed) -> None:
+        machine = feed.machine
+        machine.has_ended = True
+        self._log("recordings_ended", machine=machine.name, seconds=feed.seconds)
+        self._hear(machine, "none", "the recordings have ended" if feed.seconds else "no recording could be read")
+
+    def _heed_device(self, feed: DeviceFeed) -> None:
+        """Tell of what became of the device since the last tick."""
+        microphone = feed.microphone
+        if microphone.failure is not None:
+            raise microphone.failure
+        for disturbance in microphone.take_disturbances():
+            self._metrics.disturbances.labels(disturbance.kind).inc()
+            self._log("audio_disturbance", "warning", kind=disturbance.kind, seconds=round(disturbance.seconds, 3))
+        before, status = self._device_status, microphone.status
+        if status == before:
+            return
+        self._device_status = status
+        self._metrics.device_open.set(status.is_heard)
+        ledger = microphone.ledger
+        books: dict[str, Any] = {"captured": ledger.captured, "lost": ledger.lost, "rate": ledger.rate}
+        if status.is_heard:
+            assert status.opening is not None  # what is heard was opened
+            self._log("device_heard", **payloads.opening(status.opening), **books)
+        else:
+            if before is not None and before.is_heard:
+                self._metrics.disturbances.labels("loss").inc()
             self._log(
-                "recordings_ended", machine=machine.name, seconds=machine.player.given / machine.pipeline.sample_rate
+                "device_not_heard", "warning" if status.opening is None else "info", reason=status.reason, **books
             )
-            with self._publishing:
-                if machine.state.hear("none", reason):
-                    self._say_state(machine)
+        for machine in feed.machines.values():
+            if status.is_heard:
+                self._hear(machine, "ok", None)
+            else:
+                self._hear(machine, "none", status.reason)
+
+    def _note_hang(self, message: str) -> None:
+        """The process is about to end: systemd starts it anew."""
+        self._log("sound_system_hangs", "error", error=message)
+        self._log.close()
 
     def _score(self, name: str, window: Window) -> None:
         machine = self._machines[name]
@@ -199,11 +253,15 @@ class Daemon:
         """Tell everybody of a reading: metrics, then log, then the broker."""
         state = machine.state
         with self._publishing:
-            if reading.result not in ("failed", "late"):
+            if reading.result in ("scored", "idle"):
                 machine.due = time.monotonic() + machine.pipeline.hop_seconds
             has_changed = state.take(reading)
-            if not machine.has_ended:  # the last windows are scored when the sound has ended already
-                has_changed = state.hear("ok", None) or has_changed
+            # The last windows are scored when the sound has ended or the device is gone; and a gap tells nothing new.
+            is_gone = machine.has_ended or (machine.settings.channel is not None and state.signal == "none")
+            if not is_gone and not reading.lost:
+                found = reading.finding
+                heard = state.hear("ok", None) if found is None else state.hear("suspect", found.text, found.reason)
+                has_changed = heard or has_changed
             self._metrics.count(machine.name, reading, time.time())
             alert = None if reading.event is None else payloads.alert(state, reading)
             if alert is not None:
@@ -215,11 +273,21 @@ class Daemon:
             if has_changed or alert is not None:
                 self._say_state(machine)
 
+    def _hear(self, machine: Machine, signal: Signal, reason: str | None) -> None:
+        with self._publishing:
+            if machine.state.hear(signal, reason):
+                self._say_state(machine)
+
     def _say_state(self, machine: Machine) -> None:
         state = machine.state
-        self._metrics.be(machine.name, state.condition, state.signal)
+        self._metrics.be(machine.name, state.condition, state.signal, state.suspect)
         self._log(
-            "state", machine=machine.name, condition=state.condition, signal=state.signal, reason=state.signal_reason
+            "state",
+            "warning" if state.signal == "suspect" else "info",
+            machine=machine.name,
+            condition=state.condition,
+            signal=state.signal,
+            reason=state.signal_reason,
         )
         if self._mqtt is not None:
             self._mqtt.state(state.place, payloads.machine_state(state))
@@ -235,6 +303,11 @@ class Daemon:
 
     def _close(self) -> None:
         systemd.notify("STOPPING=1")
+        if self._device is not None:
+            self._device.microphone.stop()
+            self._take(self._device)
+            ledger = self._device.microphone.ledger
+            self._log("device_closed", captured=ledger.captured, lost=ledger.lost, rate=ledger.rate)
         self._scheduler.stop()
         if self._mqtt is not None:
             self._mqtt.stop()
@@ -242,38 +315,6 @@ class Daemon:
             self._server.stop()
         self._log("stopped")
         self._log.close()
-
-
-def _load_machines(config: Config, instance: str, log: Log, cache: Path | None) -> list[Machine]:
-    """Verify and load what the configuration names; an error says where in the configuration it was named."""
-    loaded: dict[str, Detector] = {}
-    machines = []
-    for number, settings in enumerate(config.machines):
-        used = []
-        for index, entry in enumerate(settings.detectors):
-            try:
-                detector = load_detector(entry.file, cache)
-                # Machines share one session for each distinct file content.
-                shared = loaded.setdefault(detector.sha256, detector)
-                used.append(MachineDetector.of(shared, entry.id, entry.file.name))
-            except DetectorError as error:
-                raise ConfigurationError(f"{config.place('machines', number, 'detectors', index)}: {error}") from None
-        gate = settings.active_when.level_above_dbfs if settings.active_when else None
-        try:
-            pipeline = Pipeline(
-                used, settings.alarm.settings(), hop_seconds=settings.hop_seconds, active_above_dbfs=gate
-            )
-        except DetectorError as error:
-            raise ConfigurationError(f"{config.place('machines', number, 'detectors')}: {error}") from None
-        except ValueError as error:
-            raise ConfigurationError(f"{config.place('machines', number, 'alarm')}: {error}") from None
-        if pipeline.operating_point is not None:
-            log("operating_point", machine=settings.name, text=str(pipeline.operating_point))
-        try:
-            machines.append(Machine(settings, pipeline, Place(config.site, config.node, instance, settings.name), log))
-        except RecordingError as error:
-            raise ConfigurationError(f"{config.place('machines', number, 'recordings')}: {error}") from None
-    return machines
 
 
 def _seconds_since_process_start() -> float:

@@ -47,3 +47,7 @@ class UsageError(EdgeAsdError):
     """The command line asks for something that cannot be done."""
 
     exit_status = EXIT_USAGE
+
+
+class DeviceError(EdgeAsdError):
+    """An input device is not there, or cannot be used now."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edge_asd.alarm import Alarm, AlarmEvent, AlarmRule
+from edge_asd.audio.health import Finding
 from edge_asd.audio.windows import Window, WindowCutter
 from edge_asd.calibration import MAX_RARITY, Calibration, combined_rarity
 from edge_asd.detector import Detector
@@ -18,9 +19,11 @@ from edge_asd.operating_point import OperatingPoint, operating_point
 
 Condition = Literal["starting", "normal", "anomalous", "idle", "maintenance"]
 Signal = Literal["ok", "none", "suspect"]
-Result = Literal["scored", "gap", "idle", "late", "failed"]
-"""What became of a window: scored, or not scored because samples were lost, the machine stands still, there was no time
-for it, or a detector failed."""
+Result = Literal["scored", "gap", "suspect", "idle", "late", "failed"]
+"""What became of a window: scored, or not scored because samples were lost, its signal is sick, the machine stands
+still, there was no time for it, or a detector failed."""
+_IDLE_MARGIN_DB = 6.0
+"""A machine that runs is at most so much quieter than in its quietest normal windows: half the sound pressure."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +99,9 @@ class Reading:
     """The recording was shorter than a window."""
     lost: int
     """Samples lost within the window."""
-    level_dbfs: float
-    level_change_db: float
+    level_dbfs: float | None
+    """Of what was heard; None where all was lost."""
+    level_change_db: float | None
     """Against the normal level of the first detector's calibration."""
     rarity: float | None
     """The machine's; None where the window was not scored."""
@@ -108,6 +112,8 @@ class Reading:
     event: AlarmEvent | None
     incident: str | None
     """Open after this window."""
+    finding: Finding | None = None
+    """What is wrong with the signal."""
 
     @property
     def is_anomalous(self) -> bool:
@@ -124,14 +130,15 @@ class Pipeline:
         alarm: AlarmSettings,
         *,
         hop_seconds: float,
-        active_above_dbfs: float | None = None,
+        active_above_dbfs: float | Literal["learned"] | None = None,
     ) -> None:
         """
         Args:
             detectors: one or more.
             alarm: what the user says.
             hop_seconds: from window to window.
-            active_above_dbfs: quieter windows mean that the machine stands still; they are not scored.
+            active_above_dbfs: quieter windows mean that the machine stands still; they are not scored. ``learned``:
+                a little below the quietest windows of the first detector's calibration.
 
         Raises:
             DetectorError: detectors that want windows of different lengths or rates.
@@ -147,7 +154,9 @@ class Pipeline:
         self.detectors = tuple(detectors)
         self.hop_seconds = hop_seconds
         self.hop = round(hop_seconds * self.sample_rate)
-        self.active_above_dbfs = active_above_dbfs
+        self.active_above_dbfs: float | None = (
+            learned_gate(detectors[0].calibration) if active_above_dbfs == "learned" else active_above_dbfs
+        )
         self.operating_point: OperatingPoint | None = None
         if alarm.threshold is None:
             calibrations = tuple(d.calibration for d in self.detectors)
@@ -186,7 +195,9 @@ class Pipeline:
         rarity: float | None = None
         if window.lost:
             result = "gap"
-        elif self.active_above_dbfs is not None and level < self.active_above_dbfs:
+        elif window.finding is not None:
+            result = "suspect"
+        elif self.active_above_dbfs is not None and (level is None or level < self.active_above_dbfs):
             result, self._is_idle = "idle", True
         else:
             readings = self._score(window)
@@ -199,7 +210,12 @@ class Pipeline:
         return self._decide(window, window.level_dbfs, result, (), None)
 
     def _decide(
-        self, window: Window, level: float, result: Result, readings: tuple[DetectorReading, ...], rarity: float | None
+        self,
+        window: Window,
+        level: float | None,
+        result: Result,
+        readings: tuple[DetectorReading, ...],
+        rarity: float | None,
     ) -> Reading:
         end = window.start + window.samples.size
         event = self.alarm.step(rarity, end / self.sample_rate, self.hop_seconds)
@@ -211,7 +227,7 @@ class Pipeline:
             is_repeated=window.is_repeated,
             lost=window.lost,
             level_dbfs=level,
-            level_change_db=level - self.detectors[0].calibration.level_dbfs,
+            level_change_db=None if level is None else level - self.detectors[0].calibration.level_dbfs,
             rarity=rarity,
             threshold=self.rule.threshold,
             clear_below=self.rule.clear_below,
@@ -219,6 +235,7 @@ class Pipeline:
             condition=self.condition,
             event=event,
             incident=self.alarm.incident,
+            finding=window.finding,
         )
 
     @property
@@ -252,3 +269,9 @@ class Pipeline:
                 )
             )
         return tuple(readings)
+
+
+def learned_gate(calibration: Calibration) -> float:
+    """Level in dBFS below which a machine counts as standing still, from what it is like when it runs."""
+    lowest = calibration.level_low_dbfs
+    return (calibration.level_dbfs if lowest is None else lowest) - _IDLE_MARGIN_DB

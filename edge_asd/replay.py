@@ -248,7 +248,7 @@ def window_document(reading: Reading) -> dict[str, Any]:
     return {
         "start_seconds": reading.start / reading.sample_rate,
         "result": reading.result,
-        "level_dbfs": round(reading.level_dbfs, 3),
+        "level_dbfs": round(reading.level_dbfs or 0.0, 3),
         "rarity": reading.rarity,
         "anomalous": reading.is_anomalous,
         "condition": reading.condition,

@@ -77,7 +77,7 @@ def test_help_of_each_command(run: Run, name: str, words: list[str]) -> None:
 
 
 def test_every_command_has_been_looked_at(run: Run) -> None:
-    assert set(cli._COMMANDS) == {"run", "replay", "demo"}
+    assert set(cli._COMMANDS) == {"run", "replay", "record", "devices", "demo"}
     status, out, _ = run()
     assert status == 2 and all(name in out for name in cli._COMMANDS)
     assert run("--version")[:2] == (0, f"edge-asd {__version__}\n")
@@ -95,6 +95,12 @@ def test_every_command_has_been_looked_at(run: Run) -> None:
         ["replay", "--detector"],
         ["replay", "--detector", "a.onnx", "--hop", "ten", "x.wav"],
         ["demo", "--seed", "x"],
+        ["record"],
+        ["record", "-c", "x.yaml", "--machine", "rail", "--out", "x"],
+        ["record", "-c", "x.yaml", "--machine", "rail", "--out", "x", "--hours", "0"],
+        ["record", "-c", "x.yaml", "--machine", "rail", "--out", "x", "--hours", "nan"],
+        ["record", "-c", "x.yaml", "--machine", "rail", "--out", "x", "--hours", "1", "--id", "7"],
+        ["devices", "--seconds", "-1"],
     ],
 )
 def test_usage_errors_exit_with_2(run: Run, arguments: list[str]) -> None:
@@ -182,7 +188,7 @@ machines:
         (GOOD + "mqtt:\n", "7:1", "mqtt.host: is missing"),
         (GOOD + "site: again\n", "7:1", "site: is there twice"),
         (GOOD.replace("site: plant-3\n", ""), "1:1", "site: is missing"),
-        (GOOD.replace("[a.onnx]", "[]"), "6:5", "detectors: must not be empty"),
+        (GOOD.replace("[a.onnx]", "[]"), "4:5", "rail-7 has no detectors; `edge-asd record`"),
         ("site: [\n", "2:1", "is not YAML"),
         ("", "1:1", "must say site, node and machines"),
     ],

@@ -95,6 +95,20 @@ def test_every_key_is_read(file):
     assert read.metrics.address == ("::1", 9464)
 
 
+def test_a_device_and_its_channels(file):
+    text = SMALL.replace("recordings: sound", "channel: 2").replace("detectors: [cae.onnx]", "active_when: learned")
+    read = config(file, f"{text}device: {{name: 'USB Audio CODEC', usb: '08bb:29c6', channels: 2, rate: 48000}}\n")
+    assert read.device is not None
+    assert (read.device.name, read.device.usb) == ("USB Audio CODEC", "08bb:29c6")
+    assert (read.device.channels, read.device.rate) == (2, 48_000)
+    (machine,) = read.machines
+    assert (machine.channel, machine.recordings, machine.detectors) == (2, None, ())
+    assert machine.active_when is not None
+    assert machine.active_when.gate == "learned"
+    where, what = complaint(file, f"{text}device: {{name: USB, channels: 1}}\n")
+    assert (where, what) == ("1:1", "the file: slide-rail-7 listens to channel 2 of 1 device.channels")
+
+
 def test_what_is_left_out_has_a_default(file):
     read = config(file, SMALL)
     (machine,) = read.machines
@@ -141,15 +155,14 @@ def test_an_empty_tls_section_is_tls(file, tls):
     [
         ("sitte: x", "7:1", "sitte: is not a known key; did you mean site?"),
         ("machine: []", "7:1", "machine: is not a known key; did you mean machines?"),
-        ("zzz: 1", "7:1", "zzz: is not a known key; known are site, node, machines, mqtt, metrics"),
+        ("zzz: 1", "7:1", "zzz: is not a known key; known are site, node, device, machines, mqtt, metrics"),
         ("    hop_second: 10", "7:5", "machines.1.hop_second: is not a known key; did you mean hop_seconds?"),
         ("    alarm: {raise_afte: 1 of 2}", "7:13", "did you mean raise_after?"),
         ("    active_when: {level_above_dbsf: -3, level_above_dbfs: -3}", "7:19", "did you mean level_above_dbfs?"),
         ("mqtt: {host: h, prot: 1883}", "7:17", "mqtt.prot: is not a known key; did you mean port?"),
         ("mqtt: {host: h, tls: {certificat: x}}", "7:23", "did you mean certificate?"),
         ("metrics: {listne: 'a:1'}", "7:11", "did you mean listen?"),
-        ("device: {name: USB}", "7:1", "device: is not known to this version: capturing from a microphone comes later"),
-        ("    channel: 1", "7:5", "is not known to this version"),
+        ("device: {nam: USB}", "7:10", "device.nam: is not a known key; did you mean name?"),
         ("evidence: {}", "7:1", "is not known to this version"),
         ('"a[b": 1', "7:1", "a[b: is not a known key"),
         ('"a\\nb": 1', "7:1", "is not a known key"),
@@ -186,7 +199,9 @@ def test_unknown_keys_are_refused_with_what_may_have_been_meant(file, wrong, pla
         ("recording_channel: 0", "7:5", "should be greater than or equal to 1"),
         ("repeat: 1", "7:5", "repeat: should be a valid boolean"),
         ("active_when: {level_above_dbfs: 3}", "7:19", "should be less than 0"),
-        ("active_when: {}", "7:5", "active_when.level_above_dbfs: is missing"),
+        ("active_when: {}", "7:5", "active_when: give level_above_dbfs in dB re full scale, such as -55, or learned"),
+        ("active_when: {level_above_dbfs: -3, learned: true}", "7:5", "give level_above_dbfs"),
+        ("active_when: always", "7:5", "active_when: should be a mapping of keys to values"),
     ],
 )
 def test_wrong_values_of_a_machine(file, wrong, place, says):
@@ -205,8 +220,10 @@ def test_wrong_values_of_a_machine(file, wrong, place, says):
         ("plant-3", "no", "1:7", "no is ambiguous in YAML"),
         ("plant-3", "a" * 64, "1:1", "must be small letters"),
         ("node: press-hall-1\n", "", "1:1", "node: is missing"),
-        ("    recordings: sound\n", "", "4:5", "machines.1.recordings: is missing"),
-        ("[cae.onnx]", "[]", "6:5", "detectors: must not be empty"),
+        ("    recordings: sound\n", "", "4:5", "slide-rail-7: give channel (of the device) or recordings, one of"),
+        ("recordings: sound", "recordings: a\n    channel: 1", "4:5", "give channel (of the device) or recordings"),
+        ("recordings: sound", "channel: 1", "1:1", "slide-rail-7 listens to a channel, but there is no device section"),
+        ("recordings: sound", "channel: 0", "5:5", "should be greater than or equal to 1"),
         ("[cae.onnx]", "cae.onnx", "6:5", "detectors: should be a valid list"),
         ("[cae.onnx]", "[5]", "6:17", "detectors.1: should be a mapping of keys to values"),
         ("[cae.onnx]", "[a, {id: x}]", "6:20", "detectors.2.file: is missing"),
@@ -232,6 +249,13 @@ def test_wrong_values_elsewhere(file, old, new, place, says):
         ("mqtt: {host: 5}", "7:8", "should be a valid string"),
         ("mqtt: {port: 1883}", "7:1", "mqtt.host: is missing"),
         ("mqtt: broker", "7:1", "should be a mapping of keys to values"),
+        ("device: {}", "7:1", "device: give name, usb or port, as `edge-asd devices`"),
+        ("device:", "7:1", "device: give name, usb or port"),
+        ("device: {name: USB, rate: 4000}", "7:21", "should be greater than or equal to 8000"),
+        ("device: {name: USB, channels: 65}", "7:21", "should be less than or equal to 64"),
+        ("device: {name: 5}", "7:10", "should be a valid string"),
+        ("device: {usb: 1-1.4}", "7:10", "device.usb: '1-1.4' must be VENDOR:PRODUCT, as in 08bb:29c6"),
+        ("device: {name: USB}", "1:1", "there is a device, but no machine listens to a channel of it"),
         ("metrics: {listen: '9464'}", "7:11", "must be ADDRESS:PORT"),
         ("metrics: {listen: ':9464'}", "7:11", "must be ADDRESS:PORT"),
         ("metrics: {listen: 'a:99999'}", "7:11", "must be ADDRESS:PORT"),

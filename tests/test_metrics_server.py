@@ -21,9 +21,9 @@ class Served:
 
     def __init__(self, host: str = "127.0.0.1") -> None:
         self.metrics = Metrics()
-        self.healthy = True
+        self.complaint: str | None = None
         self.host = host
-        self.server = MetricsServer((host, 0), self.metrics.registry, lambda: self.healthy)
+        self.server = MetricsServer((host, 0), self.metrics.registry, lambda: self.complaint)
         self.server.start()
 
     def get(self, path: str, **headers: str) -> tuple[int, str, str]:
@@ -77,8 +77,8 @@ def test_open_metrics_where_asked_for(served: Served) -> None:
 
 def test_health(served: Served) -> None:
     assert served.get("/healthz") == (200, "text/plain", "ok\n")
-    served.healthy = False
-    assert served.get("/healthz") == (503, "text/plain", "not scoring\n")
+    served.complaint = "rail-7: deaf"
+    assert served.get("/healthz") == (503, "text/plain", "rail-7: deaf\n")
 
 
 @pytest.mark.parametrize("path", ["/", "/metric", "/metrics/", "/healthz/x", "/../etc/passwd"])
@@ -99,7 +99,7 @@ def test_other_methods_and_nonsense(served: Served) -> None:
 
 def test_a_port_in_use_is_named(served: Served) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        MetricsServer(("127.0.0.1", served.server.port), served.metrics.registry, lambda: True)
+        MetricsServer(("127.0.0.1", served.server.port), served.metrics.registry, lambda: None)
     assert str(caught.value) == f"metrics.listen: 127.0.0.1:{served.server.port}: Address already in use"
     assert caught.value.exit_status == EXIT_CONFIGURATION
 
@@ -107,7 +107,7 @@ def test_a_port_in_use_is_named(served: Served) -> None:
 @pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
 def test_an_address_that_is_not_ours_is_named(host: str) -> None:
     with pytest.raises(ConfigurationError, match=f"metrics.listen: {host}:9464: "):
-        MetricsServer((host, 9464), Metrics().registry, lambda: True)
+        MetricsServer((host, 9464), Metrics().registry, lambda: None)
 
 
 def test_idle_connections_do_not_block_a_scrape(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,9 +6,10 @@ import itertools
 import json
 import math
 import shutil
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from edge_asd.audio.health import Finding
 from edge_asd.audio.player import RecordingPlayer
 from edge_asd.audio.windows import Window
 from edge_asd.cli import main
+from edge_asd.clock import boot_time
 from edge_asd.demo.clips import simulate
 from edge_asd.demo.slide_rail import Fault
 from edge_asd.detector import Detector
@@ -122,8 +125,8 @@ def test_what_is_not_scored_neither_raises_nor_clears(incident_sound: Float32Arr
     heard += map(pipeline.read, cutter.push_lost(10 * RATE))
     heard += map(pipeline.read, cutter.push(sound[: 5 * RATE]))
     heard += map(pipeline.read, cutter.push_lost(1))
-    heard += map(pipeline.read, cutter.push(sound[: 5 * RATE - 1]))
     heard += map(pipeline.read, cutter.push(np.zeros(10 * RATE, np.float32)))
+    heard += [pipeline.read(Window(cutter.position, sound, 0, finding=Finding("clipping", "flat tops")))]
     late = Window(cutter.position, sound, 0)
     heard += [pipeline.skip(late, "late"), pipeline.skip(late, "failed"), pipeline.read(late)]
     assert [(r.result, r.condition, r.lost) for r in heard] == [
@@ -133,11 +136,12 @@ def test_what_is_not_scored_neither_raises_nor_clears(incident_sound: Float32Arr
         ("gap", "anomalous", 160_000),
         ("gap", "anomalous", 1),
         ("idle", "anomalous", 0),
+        ("suspect", "anomalous", 0),
         ("late", "anomalous", 0),
         ("failed", "anomalous", 0),
         ("scored", "normal", 0),
     ]
-    assert [None if r.event is None else r.event.event for r in heard] == [None, None, "raised", *[None] * 5, "cleared"]
+    assert [None if r.event is None else r.event.event for r in heard] == [None, None, "raised", *[None] * 6, "cleared"]
     assert len({r.incident for r in heard[2:-1]}) == 1
     assert all((r.rarity is None) == (r.result != "scored") == (not r.detectors) for r in heard)
 
@@ -167,9 +171,13 @@ def test_detectors_of_other_windows_do_not_combine(tiny: Callable[..., bytes], s
 def test_messages_of_a_machine_fit_their_schemas(
     incident_sound: Float32Array, statistics: Detector, site: Detector, schema: Schema
 ) -> None:
+    began = boot_time()
     # A long rest: windows that fall silent half-way sound wrong, and would raise again.
     pipeline = pipeline_of(statistics, site, alarm=replace(QUICK, rest_seconds=100.0), active_above_dbfs=-60.0)
-    state = MachineState(Place("plant-3", "hall", "edge-asd", "rail-7"), pipeline, datetime(2026, 1, 1, tzinfo=UTC))
+    state = MachineState(
+        Place("plant-3", "hall", "edge-asd", "rail-7"), pipeline, lambda position: began + position / RATE
+    )
+    assert abs(state.utc(RATE).timestamp() - time.time() - 1) < 0.1
     states, alerts, scores = [payloads.machine_state(state)], [], []
     silence = np.zeros(15 * RATE, np.float32)
     for reading in read_all(pipeline, [incident_sound, silence]):
@@ -181,15 +189,26 @@ def test_messages_of_a_machine_fit_their_schemas(
         states.append(payloads.machine_state(state))
     assert state.hear("none", "the recordings have ended")
     states.append(payloads.machine_state(state))
+    sick = Window(0, silence[: 10 * RATE], 0, finding=Finding("dc", "an offset of 0.1"))
+    gone = Window(0, silence[: 10 * RATE], 10 * RATE)
+    for window in (sick, gone):
+        scores.append(payloads.score(state, pipeline.read(window)))
+    assert [(s["suspect"], s["level_dbfs"]) for s in scores[-2:]] == [("dc", -120.0), (None, None)]
+    assert state.hear("suspect", sick.finding.text, "dc") and not state.hear("suspect", "an offset of 0.2", "dc")
+    states.append(payloads.machine_state(state))
+    assert state.hear("suspect", "repeats itself", "stuck")
     for name, documents in [("alert", alerts), ("score", scores), ("state", states)]:
         for document in documents:
             schema(name).validate(json.loads(json.dumps(document)))
             assert not schema(name).is_valid(document | {"more": 1}), "a key that no schema knows must not pass"
     assert [(a["event"], a["sequence"]) for a in alerts] == [("raised", 1), ("cleared", 2)]
     assert alerts[0]["incident"] == alerts[1]["incident"] and alerts[0]["rarity"] >= alerts[0]["threshold"]
-    assert {s["result"] for s in scores} == {"scored", "idle"}
+    assert {s["result"] for s in scores} == {"scored", "idle", "suspect", "gap"}
+    assert all(isinstance(a["clock_synchronised"], bool) for a in alerts), "Linux knows"
     assert states[-1]["last_alert"] == {k: alerts[1][k] for k in ("event", "incident", "sequence", "time")}
-    assert scores[1]["window"] == {"start": "2026-01-01T00:00:02.500Z", "end": "2026-01-01T00:00:12.500Z"}
+    start, end = (datetime.fromisoformat(scores[1]["window"][k]) for k in ("start", "end"))
+    assert abs((end - start).total_seconds() - 10) < 0.01
+    assert scores[1]["time"] == scores[1]["window"]["end"]
 
 
 @pytest.mark.parametrize("name", ["alert", "state", "score", "replay"])

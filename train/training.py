@@ -164,14 +164,16 @@ def finish(
         model: the exported graph where ``module`` cannot be exported as it is.
         search_steps: for the parity check and the self-check, where the detector searches.
     """
-    calibration = {
-        machine_id: Calibration.from_scores(
-            held_out[training.machine_index == i].tolist(),
-            level_dbfs=float(np.median(training.windows.level_dbfs[training.machine_index == i])),
+    calibration = {}
+    for i, machine_id in enumerate(training.ids):
+        own = training.machine_index == i
+        levels = training.windows.level_dbfs[own]
+        calibration[machine_id] = Calibration.from_scores(
+            held_out[own].tolist(),
+            level_dbfs=float(np.median(levels)),
+            level_low_dbfs=float(np.quantile(levels, 0.01)),
             source="training clips, each scored by networks and distances that had not heard its recording",
         )
-        for i, machine_id in enumerate(training.ids)
-    }
     made = Made(
         kind=kind,
         machine_type=training.machine,

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edge_asd.audio.health import Finding
+from edge_asd.audio.level import level_dbfs
 from edge_asd.logmel import Float32Array
 
 WINDOW_SECONDS = 10.0
 """Length of a window everywhere in this project."""
 MIN_HOP_SECONDS = 1.0
-_SILENCE_DBFS = -120.0
-"""Level reported for digital silence: below anything that a converter gives, and a number rather than -infinity."""
 
 
 @dataclass(frozen=True)
@@ -28,16 +28,21 @@ class Window:
     """How many of its samples were lost; a window with any is marked by this and not scored."""
     is_repeated: bool = False
     """The recording was shorter than a window and was repeated to fill it."""
+    finding: Finding | None = None
+    """What is wrong with its signal: a window with a finding is not scored."""
 
     @property
-    def level_dbfs(self) -> float:
-        """Mean power in dB, 0 for a square wave of full scale (a full-scale sine has -3); digital silence is -120."""
-        power = float(np.mean(np.square(self.samples, dtype=np.float64)))
-        return max(_SILENCE_DBFS, 10.0 * float(np.log10(power))) if power > 0 else _SILENCE_DBFS
+    def level_dbfs(self) -> float | None:
+        """Level of what was heard, see `edge_asd.audio.level.level_dbfs`; None where all was lost."""
+        heard = self.samples.size - self.lost
+        return level_dbfs(self.samples, heard) if heard > 0 else None
 
 
 class WindowCutter:
-    """Samples in, windows out; windows begin at every multiple of the hop.
+    """Samples in, windows out; windows begin at every multiple of the hop, counted from the end of the last gap.
+
+    So a device that is back is heard again after one window, wherever in a window it was lost. A window that a gap has
+    cut short is given as far as it came, marked by what was lost, if anything of it was heard.
 
     >>> cutter = WindowCutter(window=4, hop=2)
     >>> [w.start for w in cutter.push(np.zeros(7, np.float32))]
@@ -63,6 +68,7 @@ class WindowCutter:
         self._filled = 0
         self._skip = 0
         self._windows = 0
+        self._is_in_gap = False
 
     @property
     def position(self) -> int:
@@ -79,10 +85,14 @@ class WindowCutter:
 
     def push(self, samples: Float32Array) -> Iterator[Window]:
         """Windows that end within these samples, shape ``[sample]``, any number of them. Exhaust the iterator."""
-        return self._feed(samples, lost=False)
+        if self._is_in_gap and samples.size:
+            self._is_in_gap = False
+            yield from self._begin_anew()
+        yield from self._feed(samples, lost=False)
 
     def push_lost(self, count: int) -> Iterator[Window]:
         """Windows that end within a gap of ``count`` lost samples. Exhaust the iterator."""
+        self._is_in_gap |= count > 0
         for begin in range(0, count, self.window):
             yield from self._feed(np.zeros(min(self.window, count - begin), np.float32), lost=True)
 
@@ -104,6 +114,13 @@ class WindowCutter:
                 window = Window(self._start, self._buffer.copy(), int(self._is_lost.sum()))
                 self._advance()
                 yield window
+
+    def _begin_anew(self) -> Iterator[Window]:
+        """Here, after a gap; the window that was begun is given as it is."""
+        lost = int(self._is_lost[: self._filled].sum())
+        if lost < self._filled and lost:
+            yield Window(self._start, self._buffer[: self._filled].copy(), lost)
+        self._start, self._filled, self._skip = self.position, 0, 0
 
     def _advance(self) -> None:
         kept = max(0, self.window - self.hop)

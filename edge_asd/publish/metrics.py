@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import threading
 from collections.abc import Callable
@@ -13,6 +14,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.exposition import choose_encoder
 
 from edge_asd import __version__
+from edge_asd.audio.health import SuspectReason
+from edge_asd.audio.ledger import Kind
 from edge_asd.errors import ConfigurationError
 from edge_asd.pipeline import Condition, Pipeline, Reading, Result, Signal
 
@@ -34,10 +37,21 @@ class Metrics:
         self.threshold = self._gauge("machine_rarity_threshold", "Rarity from which a window is anomalous.", of_machine)
         self.condition = self._gauge("condition", "1 for the condition a machine is in.", ["machine", "condition"])
         self.signal = self._gauge("signal", "1 for the state its sound signal is in.", ["machine", "signal"])
-        self.level = self._gauge("audio_level_dbfs", "Mean power of the last window, dB re full scale.", of_machine)
+        self.suspect = self._gauge("signal_suspect", "1 for what is wrong with its signal.", ["machine", "reason"])
+        self.level = self._gauge(
+            "audio_level_dbfs", "Mean power of the last window, dB re full scale; -120 is digital silence.", of_machine
+        )
         self.windows = self._counter("windows", "Windows by what became of them.", ["machine", "result"])
-        self.frames = self._counter("audio_frames", "Audio samples per channel, lost ones not counted.", of_machine)
-        self.lost_frames = self._counter("audio_lost_frames", "Audio samples per channel that were lost.", of_machine)
+        self.frames = self._counter(
+            "audio_frames", "Audio samples at the detectors' rate, lost ones not counted.", of_machine
+        )
+        self.lost_frames = self._counter(
+            "audio_lost_frames", "Audio samples at the detectors' rate that were lost.", of_machine
+        )
+        self.disturbances = self._counter(
+            "audio_disturbances", "What delayed (burst) or cost (gap, overflow, loss) samples of the device.", ["kind"]
+        )
+        self.device_open = self._gauge("audio_device_up", "1 while the device gives samples.")
         self.last_score = self._gauge("last_score_timestamp_seconds", "When a window was last scored.", of_machine)
         self.incidents = self._counter("incidents", "Incidents raised.", of_machine)
         of_detector = ["machine", "detector"]
@@ -67,19 +81,28 @@ class Metrics:
         for used in pipeline.detectors:
             self.info.labels(machine, used.name, used.detector.sha256, used.detector.metadata.kind).set(1)
             self.duration.labels(machine, used.name)
-        self.be(machine, "starting", "none")
+        self.be(machine, "starting", "none", None)
 
-    def be(self, machine: str, condition: Condition, signal: Signal) -> None:
-        """Set condition and signal."""
+    def introduce_device(self) -> None:
+        """Make the series of the audio device exist; without one there are none."""
+        for kind in (*get_args(Kind), "loss"):
+            self.disturbances.labels(kind)
+        self.device_open.set(0)
+
+    def be(self, machine: str, condition: Condition, signal: Signal, suspect: SuspectReason | None) -> None:
+        """Set condition and signal, and what makes the signal suspect."""
         for name in get_args(Condition):
             self.condition.labels(machine, name).set(name == condition)
         for name in get_args(Signal):
             self.signal.labels(machine, name).set(name == signal)
+        for reason in get_args(SuspectReason):
+            self.suspect.labels(machine, reason).set(reason == suspect)
 
     def count(self, machine: str, reading: Reading, now: float) -> None:
         """Take a reading; ``now`` in seconds since 1970."""
         self.windows.labels(machine, reading.result).inc()
-        self.level.labels(machine).set(reading.level_dbfs)
+        # A level that was never heard must not stay at what it was, nor look like silence.
+        self.level.labels(machine).set(math.nan if reading.level_dbfs is None else reading.level_dbfs)
         if reading.rarity is not None:
             self.rarity.labels(machine).set(reading.rarity)
             self.last_score.labels(machine).set(now)
@@ -99,12 +122,14 @@ class Metrics:
 class MetricsServer:
     """Serves ``/metrics`` and ``/healthz`` until stopped."""
 
-    def __init__(self, address: tuple[str, int], registry: CollectorRegistry, is_healthy: Callable[[], bool]) -> None:
+    def __init__(
+        self, address: tuple[str, int], registry: CollectorRegistry, complaint: Callable[[], str | None]
+    ) -> None:
         """
         Args:
             address: host and port; port 0 takes a free one, see ``port``.
             registry: what is served.
-            is_healthy: asked for ``/healthz``.
+            complaint: asked for ``/healthz``: what is wrong; None where all is well.
 
         Raises:
             ConfigurationError: the address cannot be listened on.
@@ -119,8 +144,8 @@ class MetricsServer:
                     encode, content_type = choose_encoder(self.headers.get("Accept", ""))
                     self._answer(200, content_type, encode(registry))
                 elif path == "/healthz":
-                    healthy = is_healthy()
-                    self._answer(200 if healthy else 503, "text/plain", b"ok\n" if healthy else b"not scoring\n")
+                    wrong = complaint()
+                    self._answer(200 if wrong is None else 503, "text/plain", f"{wrong or 'ok'}\n".encode())
                 else:
                     self._answer(404, "text/plain", b"/metrics and /healthz are here\n")
 

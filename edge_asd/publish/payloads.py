@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from edge_asd.audio.health import SuspectReason
+from edge_asd.audio.opening import Opening
+from edge_asd.clock import boot_time, is_synchronised, utc
 from edge_asd.pipeline import Condition, DetectorReading, Pipeline, Reading, Signal
 
 SCHEMA = 1
@@ -28,10 +32,12 @@ class MachineState:
 
     place: Place
     pipeline: Pipeline
-    stream_began: datetime
-    """UTC of the first sample."""
+    time_of: Callable[[int], float] = lambda _: boot_time()
+    """When a sample of the stream was heard, `edge_asd.clock.boot_time`."""
     signal: Signal = "none"
     signal_reason: str | None = "no sound yet"
+    suspect: SuspectReason | None = None
+    """What makes the signal suspect."""
     condition: Condition = "starting"
     since: datetime = field(default_factory=lambda: datetime.now(UTC))
     """When condition or signal last changed."""
@@ -50,16 +56,18 @@ class MachineState:
             self.since = self.utc(reading.end)
         return changed
 
-    def hear(self, signal: Signal, reason: str | None) -> bool:
-        """Remember what the signal is like; true if that changed."""
-        if (signal, reason) == (self.signal, self.signal_reason):
+    def hear(self, signal: Signal, reason: str | None, suspect: SuspectReason | None = None) -> bool:
+        """Remember what the signal is like; true if that changed. Other figures of the same finding are no change."""
+        if signal == self.signal and suspect == self.suspect and (suspect is not None or reason == self.signal_reason):
             return False
-        self.signal, self.signal_reason, self.since = signal, reason, datetime.now(UTC)
+        if signal != self.signal:
+            self.since = datetime.now(UTC)
+        self.signal, self.signal_reason, self.suspect = signal, reason, suspect
         return True
 
     def utc(self, sample: int) -> datetime:
-        """UTC of a sample of the stream."""
-        return datetime.fromtimestamp(self.stream_began.timestamp() + sample / self.pipeline.sample_rate, UTC)
+        """UTC of a sample of the stream, as the wall clock has it now."""
+        return utc(self.time_of(sample))
 
 
 def alert(state: MachineState, reading: Reading) -> dict[str, Any]:
@@ -72,6 +80,7 @@ def alert(state: MachineState, reading: Reading) -> dict[str, Any]:
         "incident": reading.event.incident,
         "sequence": state.sequence,
         "time": iso(state.utc(reading.end)),
+        "clock_synchronised": is_synchronised(),
         "window": {"start": iso(state.utc(reading.start)), "end": iso(state.utc(reading.end))},
         "rarity": _rounded(reading.rarity),
         "threshold": _rounded(reading.threshold),
@@ -92,6 +101,7 @@ def score(state: MachineState, reading: Reading) -> dict[str, Any]:
         "time": iso(state.utc(reading.end)),
         "window": {"start": iso(state.utc(reading.start)), "end": iso(state.utc(reading.end))},
         "result": reading.result,
+        "suspect": None if reading.finding is None else reading.finding.reason,
         "condition": reading.condition,
         "rarity": _rounded(reading.rarity),
         "threshold": _rounded(reading.threshold),
@@ -111,6 +121,7 @@ def machine_state(state: MachineState) -> dict[str, Any]:
         "condition": state.condition,
         "signal": state.signal,
         "signal_reason": state.signal_reason,
+        "suspect": state.suspect,
         "since": iso(state.since),
         "incident": state.pipeline.alarm.incident,
         "rarity": None if reading is None else _rounded(reading.rarity),
@@ -121,6 +132,17 @@ def machine_state(state: MachineState) -> dict[str, Any]:
             for d in state.pipeline.detectors
         ],
         "last_alert": state.last_alert,
+    }
+
+
+def opening(found: Opening) -> dict[str, Any]:
+    """What was opened, for the log."""
+    return {
+        "device": found.device.name,
+        "card": None if found.card is None else str(found.card),
+        "source": None if found.source is None else found.source.name,
+        "device_rate": found.rate,
+        "channels": found.channels,
     }
 
 

@@ -47,13 +47,21 @@ def test_windows_are_those_of_the_whole_stream_however_it_is_cut(stretches: Stre
     stream = ramp(is_lost.size)
     windows, cutter = cut(stream, is_lost, window, hop, cuts)
     stream[is_lost] = 0
-    starts = range(0, stream.size - window + 1, hop)
-    assert [w.start for w in windows] == list(starts)
     assert cutter.position == stream.size
-    for got, start in zip(windows, starts, strict=True):
+    # Windows begin at multiples of the hop, counted from the end of the last gap.
+    origins = [0, *(np.flatnonzero(np.diff(is_lost.astype(int)) == -1) + 1).tolist(), stream.size]
+    expected = []
+    for origin, end in pairwise(origins):
+        starts = list(range(origin, end - window + 1, hop))
+        expected += [(start, start + window) for start in starts]
+        rest = starts[-1] + hop if starts else origin
+        if end < stream.size and rest < end and 0 < is_lost[rest:end].sum() < end - rest:
+            expected.append((rest, end))
+    assert [(w.start, w.start + w.samples.size) for w in windows] == expected
+    for got, (start, end) in zip(windows, expected, strict=True):
         assert got.samples.dtype == np.float32
-        assert got.samples.tobytes() == stream[start : start + window].tobytes()
-        assert got.lost == is_lost[start : start + window].sum()
+        assert got.samples.tobytes() == stream[start:end].tobytes()
+        assert got.lost == is_lost[start:end].sum()
         assert not got.is_repeated
 
 
@@ -78,6 +86,7 @@ def test_a_gap_marks_the_windows_it_touches_and_no_others():
     windows = [*cutter.push(ramp(12)), *cutter.push_lost(3), *cutter.push(ramp(15))]
     assert [(w.start, w.lost) for w in windows] == [(0, 0), (5, 3), (10, 3), (15, 0), (20, 0)]
     assert list(windows[1].samples[7:]) == [0, 0, 0]
+    assert [w.samples.size for w in windows] == [10, 10, 5, 10, 10], "cut short by the gap, given as far as it came"
 
 
 def test_a_gap_of_hours_moves_the_windows_on():
@@ -87,8 +96,14 @@ def test_a_gap_of_hours_moves_the_windows_on():
     assert cutter.position == 100_004
     assert lost == len(range(7, 100_004 - 10 + 1, 7))
     following = list(cutter.push(ramp(40)))
-    assert all(w.start % 7 == 0 for w in following)
-    assert following[-1].lost == 0
+    assert [(w.start, w.lost) for w in following] == [(100_004 + n, 0) for n in range(0, 31, 7)]
+
+
+def test_what_was_lost_has_no_level_and_does_not_lower_that_of_the_rest():
+    loud = np.full(10, 0.1, np.float32)
+    loud[4:] = 0
+    assert Window(0, loud, 6).level_dbfs == pytest.approx(-20, abs=1e-3)
+    assert Window(0, np.zeros(10, np.float32), 10).level_dbfs is None
 
 
 def test_given_windows_do_not_change_afterwards():

@@ -1,0 +1,31 @@
+"""Time: one clock that never steps within, UTC on the outside."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from datetime import UTC, datetime
+
+_TIME_ERROR = 5
+"""What adjtimex(2) returns while nothing disciplines the clock."""
+_TIMEX_BYTES = 512
+"""Room for ``struct timex`` (208 bytes on 64-bit Linux); all zero asks and changes nothing."""
+
+
+def boot_time() -> float:
+    """Seconds since boot, sleep of the computer included; never steps, whatever is done to the wall clock."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def utc(moment: float) -> datetime:
+    """UTC, as the wall clock has it now, of a moment of `boot_time`."""
+    return datetime.fromtimestamp(time.time() - (boot_time() - moment), UTC)
+
+
+def is_synchronised() -> bool | None:
+    """Whether something (NTP, PTP) disciplines the wall clock, as the kernel knows; None where it cannot be asked."""
+    try:
+        state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))
+    except (OSError, AttributeError):
+        return None
+    return None if state < 0 else state != _TIME_ERROR

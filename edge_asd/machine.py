@@ -1,0 +1,165 @@
+"""The machines of a daemon, and where each one's sound comes from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from edge_asd.audio.device import DeviceSettings
+from edge_asd.audio.microphone import Microphone
+from edge_asd.audio.player import RecordingPlayer
+from edge_asd.audio.recording import find_recordings
+from edge_asd.audio.stream import DeviceStreams, MachineStream
+from edge_asd.audio.windows import Window
+from edge_asd.clock import boot_time
+from edge_asd.config import Config, DeviceSection, MachineSection
+from edge_asd.detector import Detector
+from edge_asd.errors import ConfigurationError, DetectorError, RecordingError
+from edge_asd.pipeline import MachineDetector, Pipeline
+from edge_asd.publish.log import Log
+from edge_asd.publish.payloads import MachineState, Place
+from edge_asd.verification import load_detector
+
+Heard = tuple["Machine", Window]
+
+
+class Machine:
+    """One machine: its pipeline, its stream, and what was last said of it."""
+
+    def __init__(self, settings: MachineSection, pipeline: Pipeline, place: Place) -> None:
+        self.name = settings.name
+        self.settings = settings
+        self.pipeline = pipeline
+        self.stream = MachineStream(pipeline.cutter(), pipeline.sample_rate)
+        self.state = MachineState(place, pipeline)
+        self.due = time.monotonic()
+        """When the next window is to be done with, on the monotonic clock."""
+        self.has_ended = False
+        """Its recordings were played to the end."""
+
+
+class RecordingFeed:
+    """Plays the recordings of one machine in real time."""
+
+    def __init__(self, machine: Machine, log: Log) -> None:
+        """Raises RecordingError where there are none."""
+        assert machine.settings.recordings is not None  # the configuration says so of machines without a channel
+        self.machine = machine
+        self.has_failed = False
+        """A recording could not be read."""
+        self._log = log
+        self._began = boot_time()
+        self._player = RecordingPlayer(
+            find_recordings([machine.settings.recordings]),
+            sample_rate=machine.pipeline.sample_rate,
+            channel=machine.settings.recording_channel,
+            repeat=machine.settings.repeat,
+            on_failure=self._note_failure,
+        )
+
+    def start(self) -> None:
+        """The first sample is heard now."""
+        self._began = boot_time()
+        self.machine.state.time_of = lambda position: self._began + position / self.machine.pipeline.sample_rate
+
+    def take(self) -> Iterator[Heard]:
+        """Windows that became due. Exhaust the iterator."""
+        rate, given = self.machine.pipeline.sample_rate, self._player.given
+        samples = self._player.take(int((boot_time() - self._began) * rate))
+        if samples.size:
+            for window in self.machine.stream.push(given, rate, samples):
+                yield self.machine, window
+
+    @property
+    def has_ended(self) -> bool:
+        """Everything was played."""
+        return self._player.has_ended
+
+    @property
+    def seconds(self) -> float:
+        """Played so far."""
+        return self._player.given / self.machine.pipeline.sample_rate
+
+    def _note_failure(self, error: RecordingError) -> None:
+        self.has_failed = True
+        self._log("recording_failed", "error", machine=self.machine.name, error=str(error))
+
+
+class DeviceFeed:
+    """Gives the machines of one device their channels."""
+
+    def __init__(self, microphone: Microphone, machines: Sequence[Machine]) -> None:
+        self.microphone = microphone
+        self.machines = {m.name: m for m in machines}
+        self._streams = DeviceStreams({m.name: (m.settings.channel or 1, m.stream) for m in machines})
+
+    def start(self) -> None:
+        """Begin to listen."""
+        self.microphone.start()
+        for machine in self.machines.values():
+            machine.state.time_of = self._clock_of(machine)
+
+    def take(self) -> Iterator[Heard]:
+        """Windows that became due. Exhaust the iterator."""
+        for stretch in self.microphone.take():
+            for name, window in self._streams.push(stretch):
+                yield self.machines[name], window
+
+    def _clock_of(self, machine: Machine) -> Callable[[int], float]:
+        def time_of(position: int) -> float:
+            ledger = self.microphone.ledger
+            return ledger.time_of(round(position * ledger.rate / machine.pipeline.sample_rate))
+
+        return time_of
+
+
+def device_settings(section: DeviceSection) -> DeviceSettings:
+    """As the microphone takes them."""
+    return DeviceSettings(section.name, section.usb, section.port, section.channels, section.rate)
+
+
+def load_machines(config: Config, instance: str, log: Log, cache: Path | None) -> list[Machine]:
+    """Verify and load what the configuration names.
+
+    Args:
+        config: as read by `edge_asd.config_file.load_config`.
+        instance: name of the daemon.
+        log: told of the operating points.
+        cache: remembers verified detectors, see `load_detector`.
+
+    Raises:
+        ConfigurationError: with the place in the configuration.
+    """
+    loaded: dict[str, Detector] = {}
+    machines = []
+    for number, settings in enumerate(config.machines):
+        if not settings.detectors:
+            place = config.place("machines", number)
+            raise ConfigurationError(
+                f"{place}: {settings.name} has no detectors; `edge-asd record` and `edge-asd-train` make them"
+            )
+        used = []
+        for index, entry in enumerate(settings.detectors):
+            try:
+                detector = load_detector(entry.file, cache)
+                # Machines share one session for each distinct file content.
+                shared = loaded.setdefault(detector.sha256, detector)
+                used.append(MachineDetector.of(shared, entry.id, entry.file.name))
+            except DetectorError as error:
+                raise ConfigurationError(f"{config.place('machines', number, 'detectors', index)}: {error}") from None
+        gate = settings.active_when.gate if settings.active_when else None
+        try:
+            pipeline = Pipeline(
+                used, settings.alarm.settings(), hop_seconds=settings.hop_seconds, active_above_dbfs=gate
+            )
+        except DetectorError as error:
+            raise ConfigurationError(f"{config.place('machines', number, 'detectors')}: {error}") from None
+        except ValueError as error:
+            raise ConfigurationError(f"{config.place('machines', number, 'alarm')}: {error}") from None
+        if pipeline.operating_point is not None:
+            log("operating_point", machine=settings.name, text=str(pipeline.operating_point))
+        if gate is not None:
+            log("active_when", machine=settings.name, level_above_dbfs=pipeline.active_above_dbfs)
+        machines.append(Machine(settings, pipeline, Place(config.site, config.node, instance, settings.name)))
+    return machines

@@ -1,0 +1,276 @@
+"""`edge-asd record`: normal sound of one machine, as the daemon would hear it, for training."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from edge_asd.audio.ledger import Stretch
+from edge_asd.audio.level import level_bar, level_dbfs
+from edge_asd.audio.microphone import Microphone, Status
+from edge_asd.audio.stream import DeviceStreams, MachineStream
+from edge_asd.audio.windows import WINDOW_SECONDS, Window, WindowCutter
+from edge_asd.clip_folder import ClipFolder, ClipFolderError
+from edge_asd.clock import is_synchronised, utc
+from edge_asd.config import Config, MachineSection
+from edge_asd.errors import EXIT_DONE, EXIT_SOME_FAILED, ConfigurationError, DeviceError, UsageError
+from edge_asd.logmel import LogMelParameters
+from edge_asd.machine import device_settings
+from edge_asd.pipeline import learned_gate
+from edge_asd.publish.payloads import iso
+from edge_asd.verification import load_detector
+
+_TICK_SECONDS = 0.1
+_METER_SECONDS = 0.5
+_LINE_SECONDS = 60.0
+"""Where standard error is no terminal: a line so often instead of a meter."""
+_OPENING_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be recorded."""
+
+    machine: str
+    machine_id: str
+    hours: float
+    out: Path
+    most_gigabytes: float
+
+
+class Recorder:
+    """One run of the command."""
+
+    def __init__(self, config: Config, order: Order) -> None:
+        """
+        Raises:
+            UsageError: the configuration has no such machine, or it does not listen to a device.
+            ConfigurationError: a learned gate without a detector.
+            ClipFolderError: there is no writing there.
+        """
+        machine = _machine(config, order.machine)
+        assert config.device is not None and machine.channel is not None  # a machine with a channel has a device
+        self._order, self._channel = order, machine.channel
+        self._gate = _gate(config, machine)
+        self._rate = LogMelParameters().sample_rate
+        window = round(WINDOW_SECONDS * self._rate)
+        stream = MachineStream(WindowCutter(window, window), self._rate)
+        self._streams = DeviceStreams({order.machine: (machine.channel, stream)})
+        self._microphone = Microphone(device_settings(config.device), needed_channels=machine.channel)
+        self._session = iso(datetime.now(UTC))
+        self._wanted = round(order.hours * 3600 / WINDOW_SECONDS)
+        self._refused: Counter[str] = Counter()
+        self._stretch: dict[str, Any] | None = None
+        """Windows that are being refused for one reason, for the manifest."""
+        self._stopping = threading.Event()
+        self._display = _Display()
+        self._folder = ClipFolder(
+            order.out,
+            order.machine,
+            order.machine_id,
+            most_bytes=round(order.most_gigabytes * 1e9),
+            sample_rate=self._rate,
+        )
+
+    def run(self) -> int:
+        """Record until there is enough, or SIGINT or SIGTERM comes.
+
+        Returns:
+            The exit status: 1 where there is not enough yet; the same command goes on from there.
+
+        Raises:
+            DeviceError: the device is not there at the start, or held by somebody else.
+            ClipFolderError: a clip cannot be written; those before it are safe.
+        """
+        if self._folder.clips >= self._wanted:
+            print(f"{self._folder.train}: {_time(self._seconds)} are there already")
+            return EXIT_DONE
+        if self._folder.clips:
+            self._display.say(f"going on: {_time(self._seconds)} are there already")
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._stop)
+        self._microphone.start()
+        try:
+            self._wait_for_device()
+            self._record()
+        finally:
+            self._microphone.stop()
+            self._end_stretch()
+            self._folder.close()
+            self._display.end()
+        return self._report()
+
+    @property
+    def _seconds(self) -> float:
+        return self._folder.clips * WINDOW_SECONDS
+
+    def _stop(self, _number: int, _frame: FrameType | None) -> None:
+        self._stopping.set()
+
+    def _wait_for_device(self) -> None:
+        """A device that is not there now is an error, since somebody stands by; later it is waited for."""
+        self._microphone.wait_until_known(_OPENING_SECONDS)
+        if self._microphone.failure is not None:
+            raise self._microphone.failure
+        if self._microphone.status.opening is None:
+            raise DeviceError(self._microphone.status.reason or "the device does not open")
+
+    def _record(self) -> None:
+        status: Status | None = None
+        while self._folder.clips < self._wanted and not self._stopping.wait(_TICK_SECONDS):
+            if self._microphone.status != status:
+                status = self._microphone.status
+                self._display.say("listening" if status.is_heard else f"no signal: {status.reason}")
+            for stretch in self._microphone.take():
+                self._display.level = self._level(stretch)
+                for _, window in self._streams.push(stretch):
+                    if self._folder.clips < self._wanted:
+                        self._take(window)
+            self._display.show(self._progress())
+
+    def _take(self, window: Window) -> None:
+        reason = self._objection(window)
+        start = utc(self._microphone.ledger.time_of(self._at_device(window.start)))
+        if reason is not None:
+            self._refuse(reason, window, start)
+            return
+        self._end_stretch()
+        opening = self._microphone.status.opening
+        self._folder.write(
+            window.samples,
+            {
+                "session": self._session,
+                "start": iso(start),
+                "clock_synchronised": is_synchronised(),
+                "level_dbfs": round(window.level_dbfs or 0.0, 2),
+                "device": opening.device.name if opening else None,
+                "channel": self._channel,
+            },
+        )
+
+    def _objection(self, window: Window) -> str | None:
+        """Why a window is no normal sound to learn from."""
+        if window.lost:
+            return "gap"
+        if window.finding is not None:
+            return window.finding.reason
+        level = window.level_dbfs
+        return "idle" if self._gate is not None and (level is None or level < self._gate) else None
+
+    def _refuse(self, reason: str, window: Window, start: datetime) -> None:
+        if self._stretch is not None and self._stretch["refused"] != reason:
+            self._end_stretch()
+        if self._stretch is None:
+            if window.finding is not None:
+                self._display.say(f"refused: {window.finding.text}")
+            self._stretch = {
+                "refused": reason,
+                "session": self._session,
+                "start": iso(start),
+                "seconds": 0.0,
+                "lost_seconds": 0.0,
+            }
+        self._stretch["seconds"] += window.samples.size / self._rate
+        self._stretch["lost_seconds"] += window.lost / self._rate
+        self._refused[reason] += 1
+
+    def _end_stretch(self) -> None:
+        stretch, self._stretch = self._stretch, None
+        if stretch is not None:
+            stretch["seconds"], stretch["lost_seconds"] = (round(stretch[k], 3) for k in ("seconds", "lost_seconds"))
+            try:
+                self._folder.note(stretch)
+            except OSError as error:
+                raise ClipFolderError(f"{self._folder.folder}: {error.strerror or error}") from None
+
+    def _at_device(self, position: int) -> int:
+        return round(position * self._microphone.ledger.rate / self._rate)
+
+    def _level(self, stretch: Stretch) -> float | None:
+        return None if stretch.samples is None else level_dbfs(stretch.samples[:, self._channel - 1])
+
+    def _progress(self) -> str:
+        refused = ", ".join(f"{n} {reason}" for reason, n in self._refused.items())
+        return f"{_time(self._seconds)} of {_time(self._wanted * WINDOW_SECONDS)}" + (
+            f", refused: {refused}" if refused else ""
+        )
+
+    def _report(self) -> int:
+        order, folder = self._order, self._folder
+        print(f"{folder.train}: {folder.clips} clips, {_time(self._seconds)}, {folder.bytes / 1e6:.0f} MB")
+        if self._refused:
+            print("windows refused: " + ", ".join(f"{n} {reason}" for reason, n in self._refused.items()))
+        if folder.clips < self._wanted:
+            print("stopped before the end; the same command goes on from here")
+            return EXIT_SOME_FAILED
+        print(
+            f"next: edge-asd-train statistics --data {order.out} --machine {order.machine} --out {order.machine}.onnx"
+        )
+        return EXIT_DONE
+
+
+class _Display:
+    """Progress and a level meter on standard error: one line again and again on a terminal, else a line a minute."""
+
+    def __init__(self) -> None:
+        self.level: float | None = None
+        """dBFS of the last block."""
+        self._is_terminal = sys.stderr.isatty()
+        self._shown_at = float("-inf")
+
+    def show(self, progress: str) -> None:
+        now = time.monotonic()
+        if now - self._shown_at < (_METER_SECONDS if self._is_terminal else _LINE_SECONDS):
+            return
+        self._shown_at = now
+        meter = "[ no signal ]" if self.level is None else level_bar(self.level)
+        if self._is_terminal:
+            print(f"\r\x1b[K{meter}  {progress}", end="", file=sys.stderr, flush=True)
+        else:
+            print(f"{progress}  {meter}", file=sys.stderr, flush=True)
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        print(f"\r\x1b[K{text}" if self._is_terminal else text, file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        if self._is_terminal:
+            print(file=sys.stderr)
+
+
+def _machine(config: Config, name: str) -> MachineSection:
+    for machine in config.machines:
+        if machine.name == name:
+            if machine.channel is None:
+                raise UsageError(f"record: {name} plays recordings; give it a channel of the device to record from")
+            return machine
+    raise UsageError(
+        f"record: the configuration has no machine {name!r}; it has {', '.join(m.name for m in config.machines)}"
+    )
+
+
+def _gate(config: Config, machine: MachineSection) -> float | None:
+    if machine.active_when is None:
+        return None
+    gate = machine.active_when.gate
+    if gate != "learned":
+        return gate
+    place = config.place("machines", config.machines.index(machine), "active_when")
+    if not machine.detectors:
+        raise ConfigurationError(f"{place}: learned needs a detector; give level_above_dbfs until there is one")
+    entry = machine.detectors[0]
+    detector = load_detector(entry.file)
+    return learned_gate(detector.metadata.calibration[detector.metadata.ids[detector.index_of(entry.id)]])
+
+
+def _time(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
