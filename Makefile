@@ -2,14 +2,15 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-APT ?= mosquitto mosquitto-clients prometheus
+APT ?= mosquitto mosquitto-clients prometheus libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins
 
-.PHONY: help setup demo test test-system lint bench clean demo-detectors apt
+.PHONY: help setup demo test test-system test-vm lint bench clean demo-detectors apt
 help:
 	@echo "make demo            hear a simulated slide rail break and be repaired (no torch needed)"
 	@echo "make setup           $(BIN)/edge-asd and $(BIN)/edge-asd-train, with torch"
 	@echo "make test            lint, types, import rules and the tests (at most 10 minutes)"
 	@echo "make test-system     what needs a broker, Prometheus or long runs"
+	@echo "make test-vm         unplug ALSA sound cards, in a virtual machine (root; about 4 minutes)"
 	@echo "make lint            ruff, mypy, import rules"
 	@echo "make bench           measure speed and memory"
 	@echo "make demo-detectors  train the two detectors of the demo anew"
@@ -43,6 +44,13 @@ test: lint
 
 test-system: $(VENV)/.test apt
 	$(BIN)/python -m pytest -m system
+
+# Software emulation: runs wherever qemu does. Its root system is made at the first run.
+test-vm: | $(BIN)/python
+	@$(MAKE) --no-print-directory apt APT="qemu-system-x86 mmdebstrap cpio kmod"
+	mkdir -p build/vm
+	PYTHON=$(BIN)/python tests/vm/run.sh build/vm 420 python3 -m pytest -p no:cacheprovider --confcutdir=tests/vm \
+	  --verbosity=1 --capture=no tests/vm
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

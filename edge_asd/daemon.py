@@ -192,7 +192,9 @@ class Daemon:
         machine = feed.machine
         machine.has_ended = True
         self._log("recordings_ended", machine=machine.name, seconds=feed.seconds)
-        self._hear(machine, "none", "the recordings have ended" if feed.seconds else "no recording could be read")
+        self._hear(
+            machine, "none", "the recordings have ended" if feed.seconds else "none of the recordings could be read"
+        )
 
     def _heed_device(self, feed: DeviceFeed) -> None:
         """Tell of what became of the device since the last tick."""

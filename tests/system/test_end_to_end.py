@@ -7,17 +7,13 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +24,9 @@ import paho.mqtt.client as paho
 import pytest
 import soundfile
 from jsonschema import Draft202012Validator
-from paho.mqtt.enums import CallbackAPIVersion
+from parts.broker import TOPIC, Broker, Subscriber
+from parts.daemon import Daemon, write_config
+from parts.waiting import START_SECONDS, free_port, until
 
 from edge_asd.config import MqttSection
 from edge_asd.demo.clips import simulate
@@ -44,191 +42,9 @@ from edge_asd.replay import Replayer
 pytestmark = pytest.mark.system
 
 RATE = 16_000
-TOPIC = "edge_asd/plant-3/hall"
 ALARM = AlarmSettings(threshold=2.0, raise_count=2, raise_window=3, clear_after=2, rest_seconds=60.0)
 ALARM_TEXT = "{threshold: 2.0, raise_after: 2 of 3, clear_after: 2, rest_seconds: 60}"
 FIRST_WINDOW_RAISES = "{threshold: 0.001, raise_after: 1 of 1, clear_after: 100, rest_seconds: 0}"
-START_SECONDS = 15.0
-"""What a start, a connection or a message may take on a machine that has other things to do."""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def until(condition: Callable[[], Any], what: str, seconds: float = START_SECONDS) -> Any:
-    """Wait until something is true, and give it."""
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        if time.monotonic() > end:
-            pytest.fail(f"waited {seconds:g} s in vain for {what}")
-        time.sleep(0.02)
-    return found
-
-
-class Broker:
-    """mosquitto on a free loopback port."""
-
-    def __init__(self, folder: Path, *options: str, port: int | None = None) -> None:
-        program = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
-        assert program is not None, "mosquitto is not installed: make apt"
-        self.port = port or free_port()
-        folder.mkdir(parents=True, exist_ok=True)
-        lines = [f"listener {self.port} 127.0.0.1", "log_dest none", *(options or ["allow_anonymous true"])]
-        if os.geteuid() == 0:
-            lines.append("user root")  # else it becomes a user that may not read the test's folder
-        (folder / "mosquitto.conf").write_text("\n".join(lines) + "\n")
-        self._command = [program, "-c", str(folder / "mosquitto.conf")]
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> Broker:
-        self.process = subprocess.Popen(self._command)
-        until(self._answers, "the broker")
-        return self
-
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
-
-    def _answers(self) -> bool:
-        assert self.process is not None and self.process.poll() is None, "the broker has ended"
-        try:
-            socket.create_connection(("127.0.0.1", self.port), 1).close()
-        except OSError:
-            return False
-        return True
-
-
-@dataclass(frozen=True)
-class Message:
-    topic: str
-    text: str
-    qos: int
-    retained: bool
-    expiry: int | None
-    content_type: str | None
-    arrived: float
-
-    @property
-    def document(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.text)
-        return found
-
-
-class Subscriber:
-    """Hears everything below a topic."""
-
-    def __init__(self, port: int, topic: str = f"{TOPIC}/#", login: tuple[str, str] | None = None) -> None:
-        self.messages: list[Message] = []
-        self._subscribed = threading.Event()
-        self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
-        self._client.on_message = self._on_message
-        self._client.on_connect = lambda client, *_: client.subscribe(topic, qos=1)
-        self._client.on_subscribe = lambda *_: self._subscribed.set()
-        if login is not None:
-            self._client.username_pw_set(*login)
-        self._client.connect("127.0.0.1", port)
-        self._client.loop_start()
-        assert self._subscribed.wait(START_SECONDS)
-
-    def _on_message(self, _client: Any, _data: Any, message: paho.MQTTMessage) -> None:
-        properties = message.properties
-        self.messages.append(
-            Message(
-                message.topic,
-                message.payload.decode(),
-                message.qos,
-                message.retain,
-                getattr(properties, "MessageExpiryInterval", None),
-                getattr(properties, "ContentType", None),
-                time.monotonic(),
-            )
-        )
-
-    def of(self, topic: str) -> list[Message]:
-        return [m for m in self.messages if m.topic == f"{TOPIC}/{topic}"]
-
-    def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
-
-
-class Daemon:
-    """``edge-asd run`` as a process; its log lines as they come."""
-
-    def __init__(self, config: Path, *options: str, **environment: str) -> None:
-        self.log: list[dict[str, Any]] = []
-        self.other_lines: list[str] = []
-        self.errors = config.with_suffix(".err")
-        with self.errors.open("wb") as errors:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "edge_asd.cli", "run", "-c", str(config), *options],
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                env=os.environ | environment,
-            )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            try:
-                self.log.append(json.loads(line))
-            except ValueError:
-                self.other_lines.append(line)
-
-    def events(self, name: str) -> list[dict[str, Any]]:
-        return [line for line in self.log if line["event"] == name]
-
-    def wait_for(self, name: str, seconds: float = START_SECONDS) -> dict[str, Any]:
-        def there() -> list[dict[str, Any]]:
-            assert self.process.poll() is None, f"the daemon has ended: {self.errors.read_text()}"
-            return self.events(name)
-
-        found: dict[str, Any] = until(there, f"the daemon's {name}", seconds)[0]
-        return found
-
-    def get(self, path: str) -> tuple[int, str]:
-        port = self.wait_for("ready")["metrics"]
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
-
-    def metric(self, name: str) -> float:
-        """Value of a sample, labels and all as they are written."""
-        found = re.search(rf"^{re.escape(name)} (\S+)$", self.get("/metrics")[1], re.MULTILINE)
-        assert found, f"{name} is not among the metrics"
-        return float(found[1])
-
-    def terminate(self) -> int:
-        """Exit status after SIGTERM; what was written to standard error must be nothing."""
-        self.process.send_signal(signal.SIGTERM)
-        status = self.process.wait(10)
-        self._reader.join(5)
-        assert (self.errors.read_text(), self.other_lines) == ("", [])
-        return status
-
-    def kill(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait(10)
-
-
-def write_config(path: Path, *machines: str, mqtt: str | None) -> Path:
-    """Machines as YAML mappings; ``mqtt`` likewise."""
-    lines = ["site: plant-3", "node: hall", 'metrics: {listen: "127.0.0.1:0"}']
-    lines += [f"mqtt: {{{mqtt}}}"] if mqtt is not None else []
-    path.write_text("\n".join([*lines, "machines:", *(f"  - {{{m}}}" for m in machines)]) + "\n")
-    return path
 
 
 def write_sound(path: Path, *phases: tuple[float, Fault | None], seed: int = 40) -> Path:
