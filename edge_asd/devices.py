@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from edge_asd.audio.device import CardIdentity, DeviceSettings, card_identity, find_device, hardware_numbers
+from edge_asd.audio.device import DeviceSettings, find_device
 from edge_asd.audio.guard import Guard
+from edge_asd.audio.hardware import CardIdentity, card_identity, hardware_numbers
 from edge_asd.audio.ledger import Block
 from edge_asd.audio.level import level_bar, level_dbfs
 from edge_asd.audio.opening import USUAL_RATES, Opener, OpenInput

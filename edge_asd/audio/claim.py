@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import socket
 import struct
+import threading
 from pathlib import Path
 
+from edge_asd.audio.hardware import CardIdentity, hardware_numbers
 from edge_asd.errors import DeviceError
 
 _PEER = struct.Struct("3i")
@@ -20,34 +23,42 @@ _CONNECT_SECONDS = 1.0
 
 
 class Claim:
-    """To one device, as the configuration names it."""
+    """To one device at a time."""
 
-    def __init__(self, device: str) -> None:
-        """``device``: the same text means the same device."""
-        self.device = device
-        self._address = "\0edge-asd/device/" + hashlib.sha256(device.encode()).hexdigest()
+    def __init__(self) -> None:
+        self._address = ""
         self._socket: socket.socket | None = None
 
-    def take(self) -> None:
-        """Claim the device; nothing happens where it is ours already.
+    def take(self, name: str, card: CardIdentity | None) -> None:
+        """Claim a device; nothing happens where it is ours already, and another one is given back.
+
+        Args:
+            name: as PortAudio lists it.
+            card: behind it; the same socket or slot is the same device whatever it is called.
 
         Raises:
             DeviceError: another process has it; the message names that.
         """
-        if self._socket is not None:
+        address = "\0edge-asd/device/" + hashlib.sha256(_key(name, card).encode()).hexdigest()
+        if self._socket is not None and address == self._address:
             return
+        self.give_back()
+        self._address = address
         claimed = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
             claimed.bind(self._address)
-            claimed.listen(1)
+            claimed.listen()
         except OSError:
             claimed.close()
-            raise DeviceError(f"{self.device} is held by {self._holder()}") from None
+            raise DeviceError(f"{name!r} is held by {self._holder()}") from None
         self._socket = claimed
+        threading.Thread(target=_answer, args=(claimed,), name="claim", daemon=True).start()
 
     def give_back(self) -> None:
         """End the claim."""
         if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread that answers
             self._socket.close()
             self._socket = None
 
@@ -59,6 +70,21 @@ class Claim:
                 pid, _, _ = _PEER.unpack(asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
                 return f"{_command(pid)} (pid {pid})"
         return "another edge-asd"
+
+
+def _key(name: str, card: CardIdentity | None) -> str:
+    numbers = hardware_numbers(name)
+    if card is not None and numbers is not None:
+        return f"{card.port} {numbers[1]}"
+    # What is no hardware is a name in one user's configuration, at one sound server.
+    return "\0".join([name, *(os.environ.get(v, "") for v in ("PULSE_SERVER", "XDG_RUNTIME_DIR", "HOME"))])
+
+
+def _answer(claimed: socket.socket) -> None:
+    """Who asks only wants to know who listens; unanswered, the askers would pile up."""
+    with contextlib.suppress(OSError):
+        while True:
+            claimed.accept()[0].close()
 
 
 def _command(pid: int) -> str:

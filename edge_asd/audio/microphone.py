@@ -86,7 +86,7 @@ class Microphone:
         self._thread = threading.Thread(target=self._run, name="microphone", daemon=True)
         self._input: OpenInput | None = None
         self._before: Opening | None = None
-        self._claim = Claim(str(settings))
+        self._claim = Claim()
         self.ledger = Ledger(_RATE_UNTIL_KNOWN, clock())
         """For reading only."""
         self.status = Status(False, "the device has not been opened yet")
@@ -157,10 +157,10 @@ class Microphone:
 
     def _open(self) -> OpenInput:
         """Open the device that is meant, and that it was before."""
-        self._claim.take()
         before = self._before
         card_before = before.card if before is not None else None
         device, card = find_device(self._backend.inputs(), self._settings, before=card_before)
+        self._claim.take(device.name, card)
         self._arrived.clear()
         self._input = opened = self._opener.open(
             device,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edge_asd.audio.device import CardIdentity, DeviceSettings, card_identity, hardware_numbers, holders
+from edge_asd.audio.device import DeviceSettings
 from edge_asd.audio.guard import Guard
+from edge_asd.audio.hardware import CardIdentity, card_identity, hardware_numbers, holders
 from edge_asd.audio.portaudio import Backend, InputDevice, OnBlock, Stream
 from edge_asd.audio.sound_server import Source, StreamWatch
 from edge_asd.errors import DeviceError

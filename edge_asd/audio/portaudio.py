@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from edge_asd.audio.hardware import has_capture
 from edge_asd.audio.ledger import Block
 from edge_asd.clock import boot_time
 from edge_asd.errors import ConfigurationError, DeviceError
@@ -114,7 +115,7 @@ class PortAudio:
                 round(d["default_samplerate"]),
             )
             for d in self._sd.query_devices()
-            if d["max_input_channels"] > 0 or d["max_output_channels"] == 0
+            if d["max_input_channels"] > 0 or has_capture(d["name"])
         ]
 
     def supports(self, device: InputDevice, rate: int, channels: int) -> bool:

@@ -82,9 +82,10 @@ class Daemon:
         self.process.wait(10)
 
 
-def write_config(path: Path, *machines: str, mqtt: str | None) -> Path:
-    """Machines as YAML mappings; ``mqtt`` likewise."""
+def write_config(path: Path, *machines: str, mqtt: str | None, device: str | None = None) -> Path:
+    """Machines as YAML mappings; ``mqtt`` and ``device`` likewise."""
     lines = ["site: plant-3", "node: hall", 'metrics: {listen: "127.0.0.1:0"}']
+    lines += [f"device: {{{device}}}"] if device is not None else []
     lines += [f"mqtt: {{{mqtt}}}"] if mqtt is not None else []
     path.write_text("\n".join([*lines, "machines:", *(f"  - {{{m}}}" for m in machines)]) + "\n")
     return path
