@@ -62,8 +62,11 @@ class Recorder:
         self._gate = _gate(config, machine)
         self._rate = LogMelParameters().sample_rate
         window = round(WINDOW_SECONDS * self._rate)
-        stream = MachineStream(WindowCutter(window, window), self._rate)
-        self._streams = DeviceStreams({order.machine: (machine.channel, stream)})
+        self._stream = MachineStream(WindowCutter(window, window), self._rate)
+        self._streams = DeviceStreams({order.machine: (machine.channel, self._stream)})
+        self._has_heard = False
+        self._lost = 0
+        """Samples since the last clip."""
         self._microphone = Microphone(device_settings(config.device), needed_channels=machine.channel)
         self._session = iso(datetime.now(UTC))
         self._wanted = round(order.hours * 3600 / WINDOW_SECONDS)
@@ -134,6 +137,9 @@ class Recorder:
                 for _, window in self._streams.push(stretch):
                     if self._folder.clips < self._wanted:
                         self._take(window)
+                heard, lost = self._stream.take_counts()
+                self._lost += lost if self._has_heard else 0
+                self._has_heard |= heard > 0
             self._display.show(self._progress())
 
     def _take(self, window: Window) -> None:
@@ -151,10 +157,12 @@ class Recorder:
                 "start": iso(start),
                 "clock_synchronised": is_synchronised(),
                 "level_dbfs": round(window.level_dbfs or 0.0, 2),
+                "gap_before_seconds": round(self._lost / self._rate, 3),
                 "device": opening.device.name if opening else None,
                 "channel": self._channel,
             },
         )
+        self._lost = 0
 
     def _objection(self, window: Window) -> str | None:
         """Why a window is no normal sound to learn from."""
