@@ -30,7 +30,7 @@ from edge_asd.demo.slide_rail import Fault
 from edge_asd.detector import Detector
 from edge_asd.errors import DetectorError
 from edge_asd.logmel import Float32Array
-from edge_asd.pipeline import AlarmSettings, MachineDetector, Pipeline, Reading
+from edge_asd.pipeline import AlarmSettings, MachineDetector, Pipeline, Reading, learned_gate
 from edge_asd.publish import payloads
 from edge_asd.publish.payloads import MachineState, Place
 from edge_asd.replay import Replayer, as_document, window_document
@@ -144,6 +144,22 @@ def test_what_is_not_scored_neither_raises_nor_clears(incident_sound: Float32Arr
     assert [None if r.event is None else r.event.event for r in heard] == [None, None, "raised", *[None] * 6, "cleared"]
     assert len({r.incident for r in heard[2:-1]}) == 1
     assert all((r.rarity is None) == (r.result != "scored") == (not r.detectors) for r in heard)
+
+
+def test_a_learned_gate_lies_below_the_quietest_normal_windows(incident_sound: Float32Array, site: Detector) -> None:
+    pipeline = pipeline_of(site, hop=10.0, active_above_dbfs="learned")
+    calibration = site.metadata.calibration["id_00"]
+    assert calibration.level_low_dbfs is not None
+    assert calibration.level_dbfs - 6 < calibration.level_low_dbfs <= calibration.level_dbfs
+    gate = pipeline.active_above_dbfs
+    assert gate == calibration.level_low_dbfs - 6
+    sound = incident_sound[: 10 * RATE]
+    level = Window(0, sound, 0).level_dbfs
+    assert level is not None
+    for change, result in [(0.0, "scored"), (gate - level + 0.1, "scored"), (gate - level - 0.1, "idle")]:
+        assert pipeline.read(Window(0, sound * np.float32(10 ** (change / 20)), 0)).result == result
+    old = calibration.model_copy(update={"level_low_dbfs": None})
+    assert learned_gate(old) == calibration.level_dbfs - 6, "calibrations that did not note it"
 
 
 def test_several_detectors_are_combined(incident_sound: Float32Array, statistics: Detector, site: Detector) -> None:
