@@ -171,6 +171,11 @@ class Ledger:
         else:
             yield from self._release()
 
+    def give_up(self, frames: int) -> None:
+        """Frames that were passed on were thrown away after all."""
+        self.captured -= frames
+        self.lost += frames
+
     def _settle(self, candidate: _Candidate) -> Iterator[Stretch]:
         """The backlog is here to stay: a gap. After opening, everything held back came after it."""
         doubtful = [] if self._is_fresh else self._held[: candidate.first]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from edge_asd.audio.claim import Claim
 from edge_asd.audio.device import DeviceSettings, find_device
@@ -74,6 +74,8 @@ class Microphone:
         self._opener = Opener(self._backend, self._guard, watch)
         self._clock = clock
         self._arrived: deque[Block] = deque()
+        self._awaiting: deque[Block] = deque()
+        """Blocks that nobody has vouched for yet."""
         self._woken = threading.Event()
         self._stopping = threading.Event()
         self._settled = threading.Event()
@@ -150,7 +152,10 @@ class Microphone:
             rounds += 1
         was_open = self._input is not None
         self._close()
-        self._give(self.ledger.end_stream() if was_open else self.ledger.lose_until(self._clock()))
+        if was_open:
+            self._give(self.ledger.end_stream())
+        if not was_open or self._awaiting:
+            self._give(self.ledger.lose_until(self._clock()))
         with self._guard.watch("leaving PortAudio"):
             self._backend.shut_down()
         self._claim.give_back()
@@ -185,7 +190,7 @@ class Microphone:
     def _listen(self, opened: OpenInput) -> str:
         """Take blocks until the device is lost, and say why, or until stopped."""
         last = tick = self._clock()
-        awaiting: deque[Block] = deque()
+        self._awaiting.clear()
         while not self._stopping.is_set():
             self._woken.wait(TICK_SECONDS)
             self._woken.clear()
@@ -195,9 +200,9 @@ class Microphone:
             tick = now
             has_ended = opened.stream.has_ended  # asked before its last blocks are taken
             while self._arrived:
-                awaiting.append(self._arrived.popleft())
+                self._awaiting.append(self._arrived.popleft())
                 last = now
-            for block in _vouched(awaiting, opened.watch):
+            for block in _vouched(self._awaiting, opened.watch):
                 self._give(self.ledger.take(block))
             if opened.watch is not None and opened.watch.moved_to is not None:
                 return f"the sound server has moved the stream to {opened.watch.moved_to!r}"
@@ -205,11 +210,11 @@ class Microphone:
                 return f"the sound system has ended the stream of {self._settings}"
             if now - last > STALL_SECONDS:
                 return f"{self._settings} has given no samples for {STALL_SECONDS:g} s"
-            if awaiting and now - awaiting[0].arrived > STALL_SECONDS:
+            if self._awaiting and now - self._awaiting[0].arrived > STALL_SECONDS:
                 return "the sound server does not say where the sound comes from"
             if self._has_given and not self.status.is_heard:
                 self.status = Status(True, None, self._before)
-        for block in _vouched(awaiting, opened.watch):
+        for block in _vouched(self._awaiting, opened.watch):
             self._give(self.ledger.take(block))
         return "stopped"
 
@@ -220,8 +225,11 @@ class Microphone:
                 self._out_seconds += stretch.frames / stretch.rate
                 self._has_given |= stretch.samples is not None
             if self._out_seconds > _MOST_WAITING_SECONDS:
-                # Nobody takes: rather than fill the memory, give up what is oldest, and count it.
-                self._out = deque(replace(s, samples=None) for s in self._out)
+                # Nobody takes: rather than fill the memory, give it up, and count it.
+                self.ledger.give_up(sum(s.frames for s in self._out if s.samples is not None))
+                first, last = self._out[0], self._out[-1]
+                start = round(first.start * last.rate / first.rate)
+                self._out = deque([Stretch(start, last.start + last.frames - start, last.rate, None)])
                 self._out_seconds = 0.0
             self._disturbances += self.ledger.disturbances
             self.ledger.disturbances.clear()
