@@ -16,8 +16,9 @@ from edge_asd.audio.windows import Window
 from edge_asd.config import Config
 from edge_asd.errors import ConfigurationError, DetectorError, RecordingError
 from edge_asd.machine import DeviceFeed, Machine, RecordingFeed, device_settings, load_machines
-from edge_asd.pipeline import Reading, Signal
+from edge_asd.pipeline import Reading
 from edge_asd.publish import payloads
+from edge_asd.publish.announcer import Announcer
 from edge_asd.publish.log import Log
 from edge_asd.publish.metrics import Metrics, MetricsServer
 from edge_asd.publish.mqtt import MqttPublisher
@@ -25,8 +26,6 @@ from edge_asd.scheduler import Scheduler
 
 _TICK_SECONDS = 0.1
 """How often the samples that became due are taken."""
-_SETTLING_SECONDS = 0.5
-"""After a connection the client first sends again what was under way, old states among it: ours come after that."""
 _HEALTHY_HOPS = 3
 """A machine that should be scored and was not for so many hops is not healthy."""
 _OPENING_SECONDS = 5.0
@@ -60,23 +59,20 @@ class Daemon:
         self._device_status: Status | None = None
         self._cores = len(os.sched_getaffinity(0))
         self._work_seconds: dict[str, float] = {}
-        self._publishing = threading.Lock()
-        self._say_all_at = float("inf")
-        """When all states are to be sent again, on the monotonic clock."""
+        self._announcer = Announcer(log, self._metrics)
         names = list(self._machines)
         self._scheduler: Scheduler[str, Window] = Scheduler(
             names, min(self._cores, len(names)), self._score, lambda name, window: self._skip(name, window, late=True)
         )
-        self._mqtt: MqttPublisher | None = None
         if config.mqtt is not None:
-            self._mqtt = MqttPublisher(
+            self._announcer.mqtt = MqttPublisher(
                 config.mqtt,
                 site=config.site,
                 node=config.node,
                 instance=instance,
                 log=log,
                 metrics=self._metrics,
-                on_connected=self._on_connected,
+                on_connected=self._announcer.say_all_soon,
             )
         self._server: MetricsServer | None = None
         if config.metrics is not None:
@@ -98,8 +94,8 @@ class Daemon:
             self._device.start()
         if self._server is not None:
             self._server.start()
-        if self._mqtt is not None:
-            self._mqtt.start()
+        if self._announcer.mqtt is not None:
+            self._announcer.mqtt.start()
         self._scheduler.start()
         try:
             if self._device is not None:
@@ -173,9 +169,7 @@ class Daemon:
             if self._device is not None:
                 self._heed_device(self._device)
                 self._take(self._device)
-            if time.monotonic() >= self._say_all_at:
-                self._say_all_at = float("inf")
-                self._say_all_states()
+            self._announcer.say_all_if_due([m.state for m in self._machines.values()])
             if until_end and all(m.has_ended for m in self._machines.values()) and self._scheduler.is_idle():
                 return
 
@@ -192,9 +186,8 @@ class Daemon:
         machine = feed.machine
         machine.has_ended = True
         self._log("recordings_ended", machine=machine.name, seconds=feed.seconds)
-        self._hear(
-            machine, "none", "the recordings have ended" if feed.seconds else "none of the recordings could be read"
-        )
+        reason = "the recordings have ended" if feed.seconds else "none of the recordings could be read"
+        self._announcer.hear(machine.state, "none", reason)
 
     def _heed_device(self, feed: DeviceFeed) -> None:
         """Tell of what became of the device since the last tick."""
@@ -222,9 +215,9 @@ class Daemon:
             )
         for machine in feed.machines.values():
             if status.is_heard:
-                self._hear(machine, "ok", None)
+                self._announcer.hear(machine.state, "ok", None)
             else:
-                self._hear(machine, "none", status.reason)
+                self._announcer.hear(machine.state, "none", status.reason)
 
     def _note_hang(self, message: str) -> None:
         """The process is about to end: systemd starts it anew."""
@@ -252,56 +245,11 @@ class Daemon:
         self._publish(machine, machine.pipeline.skip(window, "late" if late else "failed"))
 
     def _publish(self, machine: Machine, reading: Reading) -> None:
-        """Tell everybody of a reading: metrics, then log, then the broker."""
-        state = machine.state
-        with self._publishing:
-            if reading.result in ("scored", "idle"):
-                machine.due = time.monotonic() + machine.pipeline.hop_seconds
-            has_changed = state.take(reading)
-            # The last windows are scored when the sound has ended or the device is gone; and a gap tells nothing new.
-            is_gone = machine.has_ended or (machine.settings.channel is not None and state.signal == "none")
-            if not is_gone and not reading.lost:
-                found = reading.finding
-                heard = state.hear("ok", None) if found is None else state.hear("suspect", found.text, found.reason)
-                has_changed = heard or has_changed
-            self._metrics.count(machine.name, reading, time.time())
-            alert = None if reading.event is None else payloads.alert(state, reading)
-            if alert is not None:
-                self._log("alert", "warning" if alert["event"] == "raised" else "info", alert=alert)
-            if self._mqtt is not None:
-                if alert is not None:
-                    self._mqtt.alert(state.place, alert)
-                self._mqtt.score(state.place, payloads.score(state, reading))
-            if has_changed or alert is not None:
-                self._say_state(machine)
-
-    def _hear(self, machine: Machine, signal: Signal, reason: str | None) -> None:
-        with self._publishing:
-            if machine.state.hear(signal, reason):
-                self._say_state(machine)
-
-    def _say_state(self, machine: Machine) -> None:
-        state = machine.state
-        self._metrics.be(machine.name, state.condition, state.signal, state.suspect)
-        self._log(
-            "state",
-            "warning" if state.signal == "suspect" else "info",
-            machine=machine.name,
-            condition=state.condition,
-            signal=state.signal,
-            reason=state.signal_reason,
-        )
-        if self._mqtt is not None:
-            self._mqtt.state(state.place, payloads.machine_state(state))
-
-    def _on_connected(self) -> None:
-        self._say_all_at = time.monotonic() + _SETTLING_SECONDS
-
-    def _say_all_states(self) -> None:
-        assert self._mqtt is not None  # only a connection asks for this
-        with self._publishing:
-            for machine in self._machines.values():
-                self._mqtt.state(machine.state.place, payloads.machine_state(machine.state))
+        if reading.result in ("scored", "idle"):
+            machine.due = time.monotonic() + machine.pipeline.hop_seconds
+        # The last windows are scored when the sound has ended or the device is gone.
+        is_gone = machine.has_ended or (machine.settings.channel is not None and machine.state.signal == "none")
+        self._announcer.tell(machine.state, reading, is_gone=is_gone)
 
     def _close(self) -> None:
         systemd.notify("STOPPING=1")
@@ -311,8 +259,8 @@ class Daemon:
             ledger = self._device.microphone.ledger
             self._log("device_closed", captured=ledger.captured, lost=ledger.lost, rate=ledger.rate)
         self._scheduler.stop()
-        if self._mqtt is not None:
-            self._mqtt.stop()
+        if self._announcer.mqtt is not None:
+            self._announcer.mqtt.stop()
         if self._server is not None:
             self._server.stop()
         self._log("stopped")
