@@ -179,6 +179,8 @@ class Daemon:
         machines = [feed.machine] if isinstance(feed, RecordingFeed) else feed.machines.values()
         for machine in machines:
             heard, lost = machine.stream.take_counts()
+            if heard and machine.state.signal == "none" and isinstance(feed, RecordingFeed):
+                self._announcer.hear(machine.state, "ok", None)
             self._metrics.frames.labels(machine.name).inc(heard)
             self._metrics.lost_frames.labels(machine.name).inc(lost)
 
@@ -247,9 +249,7 @@ class Daemon:
     def _publish(self, machine: Machine, reading: Reading) -> None:
         if reading.result in ("scored", "idle"):
             machine.due = time.monotonic() + machine.pipeline.hop_seconds
-        # The last windows are scored when the sound has ended or the device is gone.
-        is_gone = machine.has_ended or (machine.settings.channel is not None and machine.state.signal == "none")
-        self._announcer.tell(machine.state, reading, is_gone=is_gone)
+        self._announcer.tell(machine.state, reading)
 
     def _close(self) -> None:
         systemd.notify("STOPPING=1")

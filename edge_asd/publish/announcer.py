@@ -28,17 +28,12 @@ class Announcer:
         self._say_all_at = float("inf")
         """When all states are to be sent again, on the monotonic clock."""
 
-    def tell(self, state: MachineState, reading: Reading, *, is_gone: bool) -> None:
-        """Tell of a reading.
-
-        Args:
-            state: of the machine; takes the reading up.
-            reading: the next in its order.
-            is_gone: its sound has ended or its device is lost since: then the reading says nothing of its signal.
-        """
+    def tell(self, state: MachineState, reading: Reading) -> None:
+        """Tell of a reading, the next of its machine, whose ``state`` takes it up."""
         with self._lock:
             has_changed = state.take(reading)
-            if not is_gone and not reading.lost:
+            # The last windows are scored when the sound has ended or the device is gone; a gap tells nothing new.
+            if state.signal != "none" and not reading.lost:
                 found = reading.finding
                 heard = state.hear("ok", None) if found is None else state.hear("suspect", found.text, found.reason)
                 has_changed = heard or has_changed
@@ -54,7 +49,7 @@ class Announcer:
                 self._say(state)
 
     def hear(self, state: MachineState, signal: Signal, reason: str | None) -> None:
-        """Tell what a machine's signal is like, if that has changed."""
+        """Tell that a machine's sound is there or gone, if that has changed; readings say whether it is suspect."""
         with self._lock:
             if state.hear(signal, reason):
                 self._say(state)
