@@ -16,7 +16,7 @@ from edge_asd.audio.hardware import CardIdentity, card_identity, hardware_number
 from edge_asd.audio.ledger import Block
 from edge_asd.audio.level import level_bar, level_dbfs
 from edge_asd.audio.opening import USUAL_RATES, Opener, OpenInput
-from edge_asd.audio.portaudio import Backend, InputDevice, PortAudio
+from edge_asd.audio.portaudio import Backend, InputDevice, OnBlock, PortAudio
 from edge_asd.errors import EXIT_DONE, EXIT_SOME_FAILED, DeviceError
 
 _RATES = tuple(sorted({*USUAL_RATES, 22_050, 192_000}))
@@ -123,7 +123,7 @@ def _listings(
         heard = _Heard()
         try:
             opened = opener.open(
-                device, card, DeviceSettings(device.name), needed_channels=1, before=None, on_block=heard.take
+                device, card, DeviceSettings(device.name), needed_channels=1, before=None, new_sink=heard.begin
             )
         except DeviceError as error:
             yield Listing(device, card, rates, device.max_channels, None, (), str(error))
@@ -153,19 +153,24 @@ class _Heard:
         self._blocks: list[Block] = []
         self._came = threading.Event()
 
-    def take(self, block: Block) -> None:
-        self._blocks.append(block)
-        self._came.set()
+    def begin(self) -> OnBlock:
+        """A stream is opened; those before it no longer count."""
+        self._blocks = blocks = list[Block]()
+        self._came.clear()
+
+        def take(block: Block) -> None:
+            blocks.append(block)
+            self._came.set()
+
+        return take
 
     def levels(self, seconds: float) -> tuple[float, ...]:
         """Of each channel, over what comes in so many seconds; nothing if nothing comes."""
-        if not self._came.wait(_FIRST_SAMPLES_SECONDS):
+        if not self._came.wait(_FIRST_SAMPLES_SECONDS) or not self._blocks:
             return ()
         threading.Event().wait(seconds)
-        # An input that was opened twice, to have its own channels, may have given a block of the first opening.
-        channels = self._blocks[-1].samples.shape[1]
-        samples = np.concatenate([b.samples for b in list(self._blocks) if b.samples.shape[1] == channels])
-        return tuple(level_dbfs(samples[:, n]) for n in range(channels))
+        samples = np.concatenate([b.samples for b in list(self._blocks)])
+        return tuple(level_dbfs(samples[:, n]) for n in range(samples.shape[1]))
 
 
 def _explain(count: int, taken: InputDevice | None, problem: str | None, wanted: DeviceSettings | None) -> None:

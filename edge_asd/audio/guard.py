@@ -29,7 +29,8 @@ class Guard:
         """
         self._on_hang = on_hang or (lambda message: print(f"edge-asd: {message}", file=sys.stderr, flush=True))
         self._limit = limit_seconds
-        self._call: str | None = None
+        self._call: list[str] | None = None
+        """A new list for each call: two calls with the same text are two."""
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="guard", daemon=True)
         self._thread.start()
@@ -37,7 +38,7 @@ class Guard:
     @contextlib.contextmanager
     def watch(self, what: str) -> Iterator[None]:
         """Within this, time counts; ``what`` is for the message, as in "opening 'vmic'"."""
-        self._call = what
+        self._call = [what]
         try:
             yield
         finally:
@@ -49,7 +50,7 @@ class Guard:
 
     def _watch(self) -> None:
         # Ticks are counted, not time: while the whole process stands still (a debugger, SIGSTOP) no call hangs.
-        last: str | None = None
+        last: list[str] | None = None
         ticks = 0
         while not self._closed.wait(_TICK_SECONDS):
             call = self._call
@@ -57,6 +58,8 @@ class Guard:
             last = call
             if ticks * _TICK_SECONDS >= self._limit:
                 try:
-                    self._on_hang(f"the sound system hangs: {call} has not returned for {self._limit:g} s")
+                    self._on_hang(
+                        f"the sound system hangs: {call[0] if call else ''} has not returned for {self._limit:g} s"
+                    )
                 finally:
                     os._exit(EXIT_SOUND_SYSTEM_HUNG)

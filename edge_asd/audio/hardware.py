@@ -25,8 +25,10 @@ class CardIdentity:
         """Whether ``VENDOR:PRODUCT`` or ``VENDOR:PRODUCT:SERIAL``, and a port, where they are given, name it."""
         if port is not None and port != self.port:
             return False
-        names = {str(name).lower() for name in (self.usb, f"{self.usb}:{self.serial}")}
-        return usb is None or (self.usb is not None and usb.lower() in names)
+        if usb is None:
+            return True
+        names = [self.usb or "", f"{self.usb}:{self.serial}" if self.serial else ""]
+        return usb.lower() in [name.lower() for name in names]
 
     def may_be(self, other: CardIdentity) -> bool:
         """Whether it can be the same piece; what is on USB may have moved to another socket."""

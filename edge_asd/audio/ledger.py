@@ -22,10 +22,13 @@ LATE_SECONDS = 0.05
 """Backlog from which a block is late: half a block, since more jitter only means that it waits for the next one."""
 BURST_SECONDS = 0.5
 """A backlog that was caught up is worth telling from here."""
-_MOST_HELD_SECONDS = 10.0
+_MOST_HELD_SECONDS = 20.0
+_MARGIN_SECONDS = 0.25
+"""Blocks of a burst are spread over so much."""
 _DRIFT_SECONDS = 60.0
 _MOST_DRIFT = 300e-6
-"""A device's clock may differ from ours by so much (cheap USB converters: 100 ppm): followed, not counted as loss."""
+"""A device's clock may differ from ours by so much (cheap USB converters: 100 ppm): followed, not counted as loss. So
+are gaps of less than half a block that no driver told of, up to 18 ms a minute: nothing tells them from drift."""
 
 Kind = Literal["burst", "gap", "overflow"]
 
@@ -64,17 +67,13 @@ class Disturbance:
     """Late by so much at most (burst), or lost so much (gap; overflow: a gap that the driver has told of)."""
 
 
-@dataclass
-class _Candidate:
-    """A backlog that may be here to stay."""
+@dataclass(frozen=True)
+class _Held:
+    """A block that waits for a decision."""
 
-    level: float
-    """Frames."""
-    first: int
-    """Blocks held back before it was reached: whether they came before the gap cannot be known."""
-    since: float
-    seen: float
-    """When a block last had about this backlog."""
+    block: Block
+    backlog: float
+    """Frames, as if nothing had been lost."""
 
 
 class Ledger:
@@ -98,11 +97,9 @@ class Ledger:
         self._usual = 0.0
         """Backlog of blocks that are on time, frames. Below 0 where more was counted as lost than there was: the next
         gap is shorter by that, so that the books balance again."""
-        self._held: list[Block] = []
+        self._held: list[_Held] = []
+        self._held_frames = 0
         self._is_fresh = True
-        self._candidate: _Candidate | None = None
-        self._worst = 0.0
-        self._overflowed = False
         self._calm: tuple[float, float] | None = None
         """Since when there was no gap, and the smallest backlog since then."""
 
@@ -127,67 +124,92 @@ class Ledger:
 
     def begin_stream(self) -> None:
         """The device was opened: whatever it delivers first comes after a gap."""
-        self._held.clear()
-        self._is_fresh = True
-        self._candidate, self._overflowed, self._worst, self._calm = None, False, 0.0, None
+        self._clear()
+        self._is_fresh, self._calm = True, None
 
     def take(self, block: Block) -> Iterator[Stretch]:
         """A block has arrived; gives what is certain now. Exhaust the iterator."""
-        self._held.append(block)
-        self._overflowed |= block.overflowed and not self._is_fresh
-        backlog = (block.arrived - self._anchor) * self.rate - self.position - self._held_frames()
-        late = LATE_SECONDS * self.rate
-        if backlog <= self._usual + late and not self._is_fresh and not self._overflowed:
-            if self._worst > BURST_SECONDS * self.rate:
-                self.disturbances.append(Disturbance("burst", self._worst / self.rate))
-            self._candidate, self._worst = None, 0.0
+        self._held_frames += len(block.samples)
+        backlog = (block.arrived - self._anchor) * self.rate - self.position - self._held_frames
+        self._held.append(_Held(block, backlog))
+        is_late = backlog > self._usual + LATE_SECONDS * self.rate
+        if not is_late and not self._is_fresh and not any(h.block.overflowed for h in self._held):
+            worst = max(h.backlog for h in self._held)
+            if worst > BURST_SECONDS * self.rate:
+                self.disturbances.append(Disturbance("burst", worst / self.rate))
             self._follow_drift(block.arrived, backlog)
             yield from self._release()
-            return
-        self._worst = max(self._worst, backlog)
-        candidate = self._candidate
-        patience = OPENING_SECONDS if self._is_fresh else SETTLING_SECONDS
-        if candidate is None or backlog < candidate.level - late / 2:
-            self._candidate = _Candidate(backlog, len(self._held) - 1, block.arrived, block.arrived)
-        elif backlog <= candidate.level + late:
-            candidate.level = min(candidate.level, backlog)
-            candidate.seen = block.arrived
-            if block.arrived - candidate.since >= patience:
-                yield from self._settle(candidate)
-        elif self._held_frames() > _MOST_HELD_SECONDS * self.rate:  # slower than its rate: there is no end to it
-            yield from self._settle(candidate)
-        elif block.arrived - candidate.seen >= patience:  # another gap, before the first had settled
-            self._candidate = _Candidate(backlog, len(self._held) - 1, block.arrived, block.arrived)
+        elif self._is_settled(OPENING_SECONDS if self._is_fresh else SETTLING_SECONDS):
+            yield from self._settle()
+        elif self._held_frames > _MOST_HELD_SECONDS * self.rate:
+            # Gap after gap, or a device that is slower than its rate: nothing of it can be placed.
+            yield from self._settle(nothing_is_certain=True)
 
     def lose_until(self, now: float) -> Iterator[Stretch]:
         """There is no stream: what should have come by now is lost, and what was held back. Exhaust the iterator."""
-        self._held.clear()
+        self._clear()
         yield from self._lose(self.expected(now) - self.position)
 
     def end_stream(self) -> Iterator[Stretch]:
         """Nothing more comes from this stream, and it was sound to its end: decide on what is held back."""
-        if self._candidate is not None:
-            yield from self._settle(self._candidate)
-        else:
-            yield from self._release()
+        if self._held:
+            yield from self._settle()
 
     def give_up(self, frames: int) -> None:
         """Frames that were passed on were thrown away after all."""
         self.captured -= frames
         self.lost += frames
 
-    def _settle(self, candidate: _Candidate) -> Iterator[Stretch]:
-        """The backlog is here to stay: a gap. After opening, everything held back came after it."""
-        doubtful = [] if self._is_fresh else self._held[: candidate.first]
-        self._held = self._held[len(doubtful) :]
-        lost = max(1, round(candidate.level)) + sum(len(b.samples) for b in doubtful)
+    def _is_settled(self, patience: float) -> bool:
+        """The smallest backlog has been the same for so long, and is that of the last block."""
+        now = self._held[-1].block.arrived
+        if now - self._held[0].block.arrived < patience:
+            return False
+        recent = [h for h in self._held if h.block.arrived > now - patience]
+        older = [h.backlog for h in recent if h.block.arrived <= now - patience / 2]
+        newer = [h.backlog for h in recent if h.block.arrived > now - patience / 2]
+        if not older:
+            return False
+        floor, same = min(h.backlog for h in recent), self.rate * LATE_SECONDS / 2
+        return abs(min(older) - min(newer)) <= same and recent[-1].backlog <= floor + same
+
+    def _settle(self, *, nothing_is_certain: bool = False) -> Iterator[Stretch]:
+        """The backlog is here to stay: a gap.
+
+        Where samples are missing is only known from where on they are not: from the last point at which the backlog
+        moved. What was held back before that is given up and counted with the gap.
+        """
+        last = self._held[-1].backlog
+        first = len(self._held) if nothing_is_certain else self._first_certain(last)
+        certain = self._held[first:]
+        level = min((h.backlog for h in certain), default=last)
+        lost = max(1, round(level)) + self._held_frames - sum(len(h.block.samples) for h in certain)
         if not self._is_fresh:
-            kind: Kind = "overflow" if self._overflowed else "gap"
+            kind: Kind = "overflow" if any(h.block.overflowed for h in self._held) else "gap"
             self.disturbances.append(Disturbance(kind, lost / self.rate))
-        self._is_fresh, self._overflowed, self._candidate, self._worst, self._calm = False, False, None, 0.0, None
-        self._usual = min(0.0, candidate.level)
+        self._is_fresh, self._calm, self._usual = False, None, min(0.0, level)
+        self._held = certain
         yield from self._lose(lost)
         yield from self._release()
+
+    def _first_certain(self, last: float) -> int:
+        """Index of the first held block that came after all that is missing; ``last`` is the backlog of the last."""
+        same = self.rate * LATE_SECONDS / 2
+        # Blocks with less backlog came before (another) gap, and an overflow is one before its block.
+        start = 0
+        for index, held in enumerate(self._held):
+            if held.backlog < last - 2 * same:
+                start = index + 1
+            elif held.block.overflowed:
+                start = max(start, index)
+        # A backlog that shrinks may hold the gap anywhere, up to and a little beyond where it ends: in a burst, the
+        # last blocks before a gap are as late as the gap is long.
+        is_there = [h.backlog <= last + same for h in self._held[start:]]
+        reached = start + is_there.index(True)
+        if reached == start:
+            return start
+        until = self._held[reached].block.arrived + _MARGIN_SECONDS
+        return next((i for i, h in enumerate(self._held) if i > reached and h.block.arrived > until), len(self._held))
 
     def _follow_drift(self, now: float, backlog: float) -> None:
         """In calm times, let the smallest backlog be zero: the device's clock and ours are never quite the same."""
@@ -201,8 +223,8 @@ class Ledger:
             since, smallest = now, float("inf")
         self._calm = since, smallest
 
-    def _held_frames(self) -> int:
-        return sum(len(b.samples) for b in self._held)
+    def _clear(self) -> None:
+        self._held, self._held_frames = [], 0
 
     def _lose(self, frames: int) -> Iterator[Stretch]:
         if frames > 0:
@@ -211,8 +233,9 @@ class Ledger:
             yield Stretch(start, frames, self.rate, None)
 
     def _release(self) -> Iterator[Stretch]:
-        held, self._held = self._held, []
-        for block in held:
-            start = self.position
-            self.captured += len(block.samples)
-            yield Stretch(start, len(block.samples), self.rate, block.samples)
+        held = self._held
+        self._clear()
+        for one in held:
+            start, samples = self.position, one.block.samples
+            self.captured += len(samples)
+            yield Stretch(start, len(samples), self.rate, samples)

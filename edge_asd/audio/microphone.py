@@ -18,7 +18,7 @@ from edge_asd.audio.device import DeviceSettings, find_device
 from edge_asd.audio.guard import Guard
 from edge_asd.audio.ledger import Block, Disturbance, Ledger, Stretch
 from edge_asd.audio.opening import Opener, Opening, OpenInput
-from edge_asd.audio.portaudio import Backend, PortAudio
+from edge_asd.audio.portaudio import Backend, OnBlock, PortAudio
 from edge_asd.audio.sound_server import StreamWatch
 from edge_asd.clock import boot_time
 from edge_asd.errors import ConfigurationError, DeviceError
@@ -31,6 +31,8 @@ _BACK_OFF_SECONDS = (0.5, 1.0, 2.0, 4.0)
 _PAUSE_SECONDS = 1.0
 """A round of the loop that took so much longer than a tick: this process, not the device, stood still."""
 _ANSWER_SECONDS = 0.05
+_UNDER_WAY_SECONDS = 0.5
+"""When listening ends, samples of so much time may still be on their way; of more, they are lost."""
 _RATE_UNTIL_KNOWN = 16_000
 _MOST_WAITING_SECONDS = 120.0
 """Sound that may wait for `take`."""
@@ -76,6 +78,7 @@ class Microphone:
         self._arrived: deque[Block] = deque()
         self._awaiting: deque[Block] = deque()
         """Blocks that nobody has vouched for yet."""
+        self._last_arrival = clock()
         self._woken = threading.Event()
         self._stopping = threading.Event()
         self._settled = threading.Event()
@@ -108,7 +111,8 @@ class Microphone:
         """Close the device; `take` gives what is left."""
         self._stopping.set()
         self._woken.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         self._guard.close()
 
     def take(self) -> list[Stretch]:
@@ -137,7 +141,9 @@ class Microphone:
                 rounds = 0 if self._has_given else rounds
             except ConfigurationError as error:
                 self.failure = error
+                self.status = Status(False, str(error))
                 self._settled.set()
+                self._claim.give_back()
                 return
             except DeviceError as error:
                 reason = str(error)
@@ -154,7 +160,7 @@ class Microphone:
         self._close()
         if was_open:
             self._give(self.ledger.end_stream())
-        if not was_open or self._awaiting:
+        if not was_open or self._awaiting or self._clock() - self._last_arrival > _UNDER_WAY_SECONDS:
             self._give(self.ledger.lose_until(self._clock()))
         with self._guard.watch("leaving PortAudio"):
             self._backend.shut_down()
@@ -166,14 +172,13 @@ class Microphone:
         card_before = before.card if before is not None else None
         device, card = find_device(self._backend.inputs(), self._settings, before=card_before)
         self._claim.take(device.name, card)
-        self._arrived.clear()
         self._input = opened = self._opener.open(
             device,
             card,
             self._settings,
             needed_channels=self._needed,
             before=before,
-            on_block=self._on_block,
+            new_sink=self._new_sink,
         )
         self._before = opening = opened.opening
         if self.ledger.rate != opening.rate:
@@ -182,33 +187,38 @@ class Microphone:
         self._has_given = False
         return opened
 
-    def _on_block(self, block: Block) -> None:
-        """On the sound system's thread: as little as can be."""
-        self._arrived.append(block)
-        self._woken.set()
+    def _new_sink(self) -> OnBlock:
+        """For the blocks of one stream; runs on the sound system's thread, and does as little as can be."""
+        self._arrived = arrived = deque[Block]()
+
+        def on_block(block: Block) -> None:
+            arrived.append(block)
+            self._woken.set()
+
+        return on_block
 
     def _listen(self, opened: OpenInput) -> str:
         """Take blocks until the device is lost, and say why, or until stopped."""
-        last = tick = self._clock()
+        self._last_arrival = tick = self._clock()
         self._awaiting.clear()
         while not self._stopping.is_set():
             self._woken.wait(TICK_SECONDS)
             self._woken.clear()
             now = self._clock()
             if now - tick > TICK_SECONDS + _PAUSE_SECONDS:
-                last = now
+                self._last_arrival = now
             tick = now
             has_ended = opened.stream.has_ended  # asked before its last blocks are taken
             while self._arrived:
                 self._awaiting.append(self._arrived.popleft())
-                last = now
+                self._last_arrival = now
             for block in _vouched(self._awaiting, opened.watch):
                 self._give(self.ledger.take(block))
             if opened.watch is not None and opened.watch.moved_to is not None:
                 return f"the sound server has moved the stream to {opened.watch.moved_to!r}"
             if has_ended:
                 return f"the sound system has ended the stream of {self._settings}"
-            if now - last > STALL_SECONDS:
+            if now - self._last_arrival > STALL_SECONDS:
                 return f"{self._settings} has given no samples for {STALL_SECONDS:g} s"
             if self._awaiting and now - self._awaiting[0].arrived > STALL_SECONDS:
                 return "the sound server does not say where the sound comes from"

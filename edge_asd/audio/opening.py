@@ -61,7 +61,7 @@ class Opener:
         *,
         needed_channels: int,
         before: Opening | None,
-        on_block: OnBlock,
+        new_sink: Callable[[], OnBlock],
     ) -> OpenInput:
         """Open and start.
 
@@ -71,7 +71,8 @@ class Opener:
             settings: rate and channels where they are not to be its own.
             needed_channels: it must have so many.
             before: when it was opened last; it must be the same input again.
-            on_block: given its blocks, on the sound system's thread.
+            new_sink: makes what is given the blocks, on the sound system's thread; it may be opened twice, and what the
+                first stream still gives must not be taken for the second's.
 
         Raises:
             DeviceError: it cannot be opened, or is another one.
@@ -84,14 +85,14 @@ class Opener:
             rate, channels = before.rate, before.channels
         else:
             rate, channels = self._first_choice(device, settings, needed_channels)
-        opened = self._open(device, card, rate, channels, on_block)
+        opened = self._open(device, card, rate, channels, new_sink())
         source = opened.opening.source
         if source is not None:
             own = (settings.rate or source.rate, settings.channels or source.channels)
             if own != (rate, channels):
                 # What goes through a sound server can be opened at any rate; only now its own is known.
                 self.close(opened)
-                opened = self._open(device, card, *own, on_block)
+                opened = self._open(device, card, *own, new_sink())
         try:
             self._check(opened.opening, needed_channels, before)
         except DeviceError:

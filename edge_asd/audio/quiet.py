@@ -6,11 +6,14 @@ error that says more; while a device is looked for, that would fill the journal.
 
 from __future__ import annotations
 
+import atexit
+import faulthandler
 import os
 import sys
 import threading
 
 _NOISE = (b"Expression '", b"ALSA lib ")
+_LAST_WORDS_SECONDS = 1.0
 
 
 def filter_standard_error() -> None:
@@ -19,8 +22,16 @@ def filter_standard_error() -> None:
     reading, writing = os.pipe()
     os.dup2(writing, 2)
     os.close(writing)
-    sys.stderr = open(real, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115 (no path; it stays)
-    threading.Thread(target=_forward, args=(reading, real), name="stderr", daemon=True).start()
+    sys.stderr = open(real, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115 (it stays open)
+    faulthandler.enable(sys.stderr)  # a crash leaves no time for the way round
+    forwarder = threading.Thread(target=_forward, args=(reading, real), name="stderr", daemon=True)
+    forwarder.start()
+
+    def let_last_words_through() -> None:
+        os.dup2(real, 2)  # closes the pipe
+        forwarder.join(_LAST_WORDS_SECONDS)
+
+    atexit.register(let_last_words_through)
 
 
 def _forward(reading: int, real: int) -> None:
@@ -28,5 +39,10 @@ def _forward(reading: int, real: int) -> None:
     while data := os.read(reading, 65_536):
         *lines, rest = (rest + data).split(b"\n")
         for line in lines:
-            if not line.startswith(_NOISE):
-                os.write(real, line + b"\n")
+            _pass_on(line + b"\n", real)
+    _pass_on(rest, real)
+
+
+def _pass_on(line: bytes, real: int) -> None:
+    if not line.startswith(_NOISE):
+        os.write(real, line)

@@ -57,10 +57,10 @@ class MachineStream:
             # What the resampler holds back belongs before the gap; after it, it starts anew.
             yield from self._cut(self._resampler.resample_chunk(np.zeros(0, np.float32), last=True))
             self._resampler = None
-        if rate == self._rate:
-            self._health.push_lost(frames)
-        # By position, not by length: rounding must not add up.
-        lost = max(0, round((start + frames) * self.sample_rate / rate) - self.cutter.position)
+        if self._rate:
+            self._health.push_lost(max(1, round(frames * self._rate / rate)))
+        # By position, not by length: rounding must not add up. A sample at least, since a gap must leave its mark.
+        lost = max(1, round((start + frames) * self.sample_rate / rate) - self.cutter.position)
         self._lost += lost
         yield from self.cutter.push_lost(lost)
 
@@ -100,8 +100,10 @@ class DeviceStreams:
             self._rate, self._origin = stretch.rate, stretch.start
             seconds = max(s.cutter.window / s.sample_rate for _, s in self._machines.values()) + _KEEP_SECONDS
             self._jump = GainJump(stretch.rate, samples.shape[1], seconds)
-        if self._jump is not None and stretch.rate == self._rate:
-            self._jump.push_lost(stretch.frames) if samples is None else self._jump.push(samples)
+        if self._jump is not None and samples is None:
+            self._jump.push_lost(max(1, round(stretch.frames * self._rate / stretch.rate)))
+        elif self._jump is not None and samples is not None:
+            self._jump.push(samples)
         for name, (channel, stream) in self._machines.items():
             if samples is None:
                 windows = stream.push_lost(stretch.start, stretch.rate, stretch.frames)
