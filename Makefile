@@ -50,7 +50,7 @@ test-vm: | $(BIN)/python
 	@$(MAKE) --no-print-directory apt APT="qemu-system-x86 mmdebstrap cpio kmod"
 	mkdir -p build/vm
 	PYTHON=$(BIN)/python tests/vm/run.sh build/vm 420 python3 -m pytest -p no:cacheprovider --confcutdir=tests/vm \
-	  --verbosity=1 --capture=no tests/vm
+	  --verbosity=1 --capture=no --color=no --tb=short --durations=0 --durations-min=1 tests/vm
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

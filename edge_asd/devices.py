@@ -21,6 +21,7 @@ from edge_asd.errors import EXIT_DONE, EXIT_SOME_FAILED, DeviceError
 
 _RATES = tuple(sorted({*USUAL_RATES, 22_050, 192_000}))
 _FIRST_SAMPLES_SECONDS = 2.5
+_METERS_IN_A_LINE = 2
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ class Listing:
         if self.problem is not None:
             return self.problem
         shown = [f"{n}: {level_bar(level)}" for n, level in enumerate(self.levels_dbfs, 1)]
-        return "   ".join(shown)
+        rows = ["   ".join(shown[n : n + _METERS_IN_A_LINE]) for n in range(0, len(shown), _METERS_IN_A_LINE)]
+        return "\n      ".join(rows)
 
     def document(self, is_taken: bool) -> dict[str, Any]:
         """As JSON."""

@@ -94,5 +94,5 @@ def _command(pid: int) -> str:
     except OSError:
         return "edge-asd"
     if words and Path(words[0]).name.startswith("python"):
-        words = words[1:]
+        words = words[2:] if words[1:2] == ["-m"] else words[1:]
     return " ".join([Path(words[0]).name, *words[1:]]).strip() if words and words[0] else "edge-asd"

@@ -57,6 +57,9 @@ def find_device(
     found: list[_Candidate] = [(d, card_identity(d.name, sys)) for d in inputs]
     if settings.usb is not None or settings.port is not None:
         found = [(d, card) for d, card in found if card is not None and card.is_meant_by(settings.usb, settings.port)]
+    if before is not None:
+        # What the kernel does not know has gone since PortAudio made its list.
+        found = [(d, card) for d, card in found if card is not None]
     if settings.name is not None:
         found = [(d, card) for d, card in found if _same_name(d.name, settings.name)]
     if not found:
@@ -70,7 +73,9 @@ def find_device(
         found = at_home or same
     if len(found) > 1:
         several = ", ".join(f"{d.name!r} ({card})" if card else repr(d.name) for d, card in found)
-        raise DeviceError(f"several inputs {settings} are there: {several}; say which with device.usb or device.port")
+        one_card = len({card for _, card in found}) == 1
+        key = "device.name" if one_card else "device.usb or device.port"
+        raise DeviceError(f"several inputs {settings} are there: {several}; say which with {key}")
     return found[0]
 
 

@@ -75,18 +75,23 @@ def has_capture(name: str, proc: Path = Path("/proc")) -> bool:
 
 
 def holders(name: str, proc: Path = Path("/proc")) -> list[str]:
-    """Processes that hold the capture side of ALSA hardware, as ``arecord (pid 123)``, as far as we may see."""
+    """Processes that hold the capture side of ALSA hardware, as ``arecord (pid 123)``.
+
+    ALSA says so to every user, where ``/proc/PID/fd`` only tells of one's own processes.
+    """
     numbers = hardware_numbers(name)
     if numbers is None:
         return []
-    node = f"/dev/snd/pcmC{numbers[0]}D{numbers[1]}c"
     found = []
-    for process in proc.glob("[0-9]*"):
-        try:
-            if any(str(f.readlink()) == node for f in (process / "fd").iterdir()):
-                found.append(f"{(process / 'comm').read_text().strip()} (pid {process.name})")
-        except OSError:
-            continue  # not ours to look at, or gone meanwhile
+    for status in sorted((proc / "asound" / f"card{numbers[0]}" / f"pcm{numbers[1]}c").glob("sub*/status")):
+        owner = re.search(r"^owner_pid\s*:\s*(\d+)", _read(status) or "", re.MULTILINE)
+        if owner is None:
+            continue
+        # The owner may be a thread: its group is the process.
+        group = re.search(r"^Tgid:\s*(\d+)", _read(proc / owner[1] / "status") or "", re.MULTILINE)
+        pid = group[1] if group else owner[1]
+        command = _read(proc / pid / "comm")
+        found.append(f"{command or 'a process'} (pid {pid})")
     return found
 
 

@@ -164,21 +164,24 @@ def test_of_two_of_a_model_without_serial_the_one_in_its_socket_is_meant(tmp_pat
 
 
 def test_who_holds_a_card_is_read_from_procfs(tmp_path):
-    for pid, name, files in [
-        ("1", "systemd", ["/dev/null"]),
-        ("77", "arecord", ["/dev/null", "/dev/snd/pcmC1D0c"]),
-        ("78", "aplay", ["/dev/snd/pcmC1D0p"]),
-        ("79", "other", ["/dev/snd/pcmC11D0c"]),
-    ]:
-        (tmp_path / pid / "fd").mkdir(parents=True)
-        (tmp_path / pid / "comm").write_text(f"{name}\n")
-        for n, file in enumerate(files):
-            (tmp_path / pid / "fd" / str(n)).symlink_to(file)
-    (tmp_path / "80").mkdir()  # ended meanwhile
-    (tmp_path / "self").mkdir()
+    def status(pcm: str, text: str) -> None:
+        folder = tmp_path / "asound" / pcm / "sub0"
+        folder.mkdir(parents=True)
+        (folder / "status").write_text(text)
+
+    status("card1/pcm0c", "state: RUNNING\nowner_pid   : 78\ntrigger_time: 1.2\n")
+    status("card1/pcm0p", "state: RUNNING\nowner_pid   : 80\n")
+    status("card2/pcm0c", "closed\n")
+    for task, name in [("77", "arecord"), ("78", "a thread of arecord"), ("80", "aplay")]:
+        (tmp_path / task).mkdir()
+        (tmp_path / task / "comm").write_text(f"{name}\n")
+        (tmp_path / task / "status").write_text(f"Name:\t{name}\nTgid:\t{'77' if task == '78' else task}\n")
     assert holders(AUDIO, tmp_path) == ["arecord (pid 77)"]
     assert holders("Other: - (hw:2,0)", tmp_path) == []
+    assert holders("Third: - (hw:3,0)", tmp_path) == []
     assert holders("vmic", tmp_path) == []
+    (tmp_path / "77" / "comm").unlink()
+    assert holders(AUDIO, tmp_path) == ["a process (pid 77)"], "gone meanwhile"
 
 
 def test_messages_name_the_device_as_the_configuration_does():

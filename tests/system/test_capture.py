@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +89,25 @@ def assert_books_balance(found: dict[str, np.ndarray]) -> None:
     assert all(end == start for end, start in zip(ends[:-1], found["starts"][1:], strict=True))
     assert found["lengths"][found["is_lost"]].sum() == found["lost"]
     assert found["samples"].shape[0] == found["captured"]
+
+
+def write_counter(path: Path, seconds: float) -> None:
+    """Sound in which each sample follows from the one before: a seam shows."""
+    counter = np.arange(1, round(seconds) * RATE + 1, dtype=np.int64)
+    soundfile.write(path, (counter * 7919 % 65_521 - 32_760).astype(np.int16), RATE)
+
+
+def assert_every_seam_is_marked(found: dict[str, np.ndarray], listening: Capture) -> None:
+    """Between neighbours that are given as such nothing is missing; where the player pauses there are zeros."""
+    heard = (found["samples"][:, 0] * 32768).astype(np.int64)
+    is_heard = ~found["is_lost"]
+    edges = np.cumsum([0, *found["lengths"][is_heard]])
+    starts = found["starts"][is_heard]
+    # Position of each heard sample: neighbours in the array that are neighbours in the stream.
+    position = np.repeat(starts - edges[:-1], found["lengths"][is_heard]) + np.arange(heard.size)
+    is_seam = (np.diff(heard) % 65_521 != 7919) & (heard[:-1] != 0) & (heard[1:] != 0) & (np.diff(position) == 1)
+    seams = [(round(float(position[n]) / RATE, 4), int(heard[n]), int(heard[n + 1])) for n in np.flatnonzero(is_seam)]
+    assert not seams, f"gaps that are not marked, at seconds: {seams}; {listening.log.read_text()}"
 
 
 def test_what_is_played_is_heard_to_the_bit_and_scores_as_replay_does(
@@ -198,13 +216,33 @@ def test_no_sample_of_another_source_is_given_out(server: SoundServer, tmp_path:
     assert found["is_lost"].sum() >= 3
 
 
+def test_competitors_on_all_cores_cost_nothing_or_are_counted(server: SoundServer, tmp_path: Path) -> None:
+    """Ten minutes by hand: EDGE_ASD_SOAK_SECONDS=600 pytest -m system -k competitors."""
+    seconds = min(SOAK_SECONDS, 600)
+    write_counter(tmp_path / "counter.wav", seconds + 60)
+    listening = Capture(server, "vmic", tmp_path / "heard.npz")
+    player = server.play(tmp_path / "counter.wav")
+    busy = []
+    try:
+        listening.wait_for("heard")
+        busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * (os.cpu_count() or 2))]
+        time.sleep(seconds)
+        found = listening.end()
+    finally:
+        listening.kill()
+        for process in (player, *busy):
+            process.kill()
+            process.wait()
+    print(f"lost {found['lost'] / RATE:.2f} s of {seconds:g} s, {listening.lines()}")
+    assert_books_balance(found)
+    assert_every_seam_is_marked(found, listening)
+
+
 @pytest.mark.parametrize("seed", [1])
 def test_soak_the_books_balance_whatever_happens(server: SoundServer, tmp_path: Path, seed: int) -> None:
     """Faults at random, for EDGE_ASD_SOAK_SECONDS; what is heard between them is what was played."""
     rng = random.Random(seed)
-    counter = np.arange(1, 600 * RATE + 1, dtype=np.int64)
-    # Sound that tells its own place: each pair of neighbours is there but once in 200 s.
-    soundfile.write(tmp_path / "counter.wav", (counter * 7919 % 65_521 - 32_760).astype(np.int16), RATE)
+    write_counter(tmp_path / "counter.wav", 600)
     listening = Capture(server, "vmic", tmp_path / "heard.npz")
     competitors: list[subprocess.Popen[bytes]] = []
     player = server.play(tmp_path / "counter.wav")
@@ -258,14 +296,4 @@ def test_soak_the_books_balance_whatever_happens(server: SoundServer, tmp_path: 
     assert_books_balance(found)
     share = float(found["captured"] / (found["captured"] + found["lost"]))
     print(f"{faults} faults, {share:.0%} captured, {found['lost'] / RATE:.1f} s lost, {listening.lines()}")
-    heard = (found["samples"][:, 0] * 32768).astype(np.int64)
-    edges = np.cumsum([0, *found["lengths"][~found["is_lost"]]])
-    starts = found["starts"][~found["is_lost"]]
-    jumps = []
-    for (begin, middle), (start, following) in zip(pairwise(edges), pairwise(starts), strict=False):
-        if following == start + middle - begin and 0 < middle < heard.size:  # no gap is marked between these stretches
-            before, after = heard[middle - 1], heard[middle]
-            is_next = (after + 32_760 - before - 32_760) % 65_521 == 7919
-            if not (is_next or before == 0 or after == 0):
-                jumps.append((float(start / RATE), int(before), int(after)))
-    assert not jumps, f"gaps that are not marked, at seconds: {jumps}; {listening.log.read_text()}"
+    assert_every_seam_is_marked(found, listening)
