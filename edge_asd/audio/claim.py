@@ -28,6 +28,7 @@ class Claim:
     def __init__(self) -> None:
         self._address = ""
         self._socket: socket.socket | None = None
+        self._answering: threading.Thread | None = None
 
     def take(self, name: str, card: CardIdentity | None) -> None:
         """Claim a device; nothing happens where it is ours already, and another one is given back.
@@ -52,13 +53,16 @@ class Claim:
             claimed.close()
             raise DeviceError(f"{name!r} is held by {self._holder()}") from None
         self._socket = claimed
-        threading.Thread(target=_answer, args=(claimed,), name="claim", daemon=True).start()
+        self._answering = threading.Thread(target=_answer, args=(claimed,), name="claim", daemon=True)
+        self._answering.start()
 
     def give_back(self) -> None:
         """End the claim."""
         if self._socket is not None:
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread that answers
+            if self._answering is not None:
+                self._answering.join(_CONNECT_SECONDS)  # while it waits there, the kernel keeps the address
             self._socket.close()
             self._socket = None
 
