@@ -126,7 +126,9 @@ def _add_record(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
     record.add_argument("-c", "--config", type=Path, required=True, metavar="FILE", help="configuration (YAML)")
     record.add_argument("--machine", required=True, metavar="NAME", help="of the configuration")
-    record.add_argument("--hours", type=_positive, required=True, metavar="N", help="clips that there shall be in all")
+    record.add_argument(
+        "--hours", type=_positive, required=True, metavar="N", help="hours of clips that there shall be"
+    )
     record.add_argument("--out", type=Path, required=True, metavar="DIR", help="the data set's folder")
     record.add_argument("--id", type=_machine_id, default="id_00", metavar="ID", help="in clip names (default id_00)")
     record.add_argument(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edge_asd.audio.device import DeviceSettings
 from edge_asd.audio.guard import Guard
@@ -28,6 +28,8 @@ class Opening:
     rate: int
     """Hz."""
     channels: int
+    buffer_seconds: float
+    """What the device keeps for us while we are busy."""
 
 
 @dataclass(frozen=True)
@@ -125,18 +127,19 @@ class Opener:
         except DeviceError as error:
             held = holders(device.name)
             raise DeviceError(f"{error}; held by {', '.join(held)}" if held else str(error)) from None
+        opening = Opening(device, card, None, rate, channels, stream.buffer_seconds)
         if hardware_numbers(device.name) is not None:
-            return OpenInput(Opening(device, card, None, rate, channels), stream, None)
+            return OpenInput(opening, stream, None)
         watch = self._new_watch()
         try:
             goes_through_a_server = watch.locate()
         except DeviceError:
-            self.close(OpenInput(Opening(device, card, None, rate, channels), stream, watch))
+            self.close(OpenInput(opening, stream, watch))
             raise
-        if not goes_through_a_server:
-            watch.close()
-        opening = Opening(device, card, watch.source, rate, channels)
-        return OpenInput(opening, stream, watch if goes_through_a_server else None)
+        if goes_through_a_server:
+            return OpenInput(replace(opening, source=watch.source), stream, watch)
+        watch.close()
+        return OpenInput(opening, stream, None)
 
     def _check(self, opening: Opening, needed: int, before: Opening | None) -> None:
         name, source = opening.device.name, opening.source

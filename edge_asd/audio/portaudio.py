@@ -49,6 +49,10 @@ class Stream(Protocol):
     def has_ended(self) -> bool:
         """The sound system ended it by itself."""
 
+    @property
+    def buffer_seconds(self) -> float:
+        """What is kept for us while we are busy; `BUFFER_SECONDS` are asked for, some hardware has less."""
+
     def close(self) -> None:
         """Abort and close."""
 
@@ -168,6 +172,10 @@ class _PortAudioStream:
         except sd.PortAudioError:
             self.close()
             raise
+
+    @property
+    def buffer_seconds(self) -> float:
+        return round(float(self._stream.latency), 3)
 
     def close(self) -> None:
         self._stream.abort(ignore_errors=True)

@@ -143,6 +143,7 @@ def opening(found: Opening) -> dict[str, Any]:
         "source": None if found.source is None else found.source.name,
         "device_rate": found.rate,
         "channels": found.channels,
+        "buffer_seconds": found.buffer_seconds,
     }
 
 

@@ -154,6 +154,7 @@ class FakeStream:
     def __init__(self, system: FakeSoundSystem, device: FakeInput, rate: int, channels: int, on_block: OnBlock) -> None:
         self.has_ended = False
         self.is_open = True
+        self.buffer_seconds = 2.0
         self.loses = False
         self.device = device
         """May be another one later: a sound server's doing."""

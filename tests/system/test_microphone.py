@@ -221,6 +221,7 @@ def test_two_machines_on_two_channels(tmp_path: Path, site_file: Path) -> None:
     try:
         opened = daemon.wait_for("device_heard")
         assert (opened["device_rate"], opened["channels"], opened["source"]) == (48_000, 2, "stereo")
+        assert opened["buffer_seconds"] >= 1.9, "2 s are asked for"
         player = server.play(tmp_path / "noise.wav", "stereo")
         assert player.wait(80) == 0
         until(lambda: daemon.events("state")[-1]["signal"] == "suspect", "silence at the end", 15)
