@@ -222,13 +222,14 @@ def _devices(options: argparse.Namespace) -> int:
     from edge_asd.machine import device_settings
 
     filter_standard_error()
-    wanted = None
+    wanted, needed = None, 1
     if options.config is not None:
         config = load_config(options.config)
         if config.device is None:
             raise UsageError(f"devices: {options.config} has no device section")
         wanted = device_settings(config.device)
-    return devices(wanted, seconds=options.seconds, as_json=options.json)
+        needed = max(machine.channel or 1 for machine in config.machines)
+    return devices(wanted, needed_channels=needed, seconds=options.seconds, as_json=options.json)
 
 
 def _demo(options: argparse.Namespace) -> int:

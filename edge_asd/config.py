@@ -142,6 +142,8 @@ class DeviceSection(_Section):
     """``VENDOR:PRODUCT`` or ``VENDOR:PRODUCT:SERIAL``, where several have one name."""
     port: Annotated[str, Field(min_length=1)] | None = None
     """The socket or slot it is plugged into, such as ``1-1.4``, where several are the same in everything else."""
+    source: Annotated[str, Field(min_length=1)] | None = None
+    """At PulseAudio or PipeWire, as ``pactl list short sources`` shows it: nothing else is taken, whatever it does."""
     channels: Annotated[int, Field(ge=1, le=64)] | None = None
     """To open; its own unless given."""
     rate: Annotated[int, Field(ge=8000, le=192_000)] | None = None

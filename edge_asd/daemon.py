@@ -14,7 +14,7 @@ from edge_asd.audio.guard import Guard
 from edge_asd.audio.microphone import Microphone, Status
 from edge_asd.audio.windows import Window
 from edge_asd.config import Config
-from edge_asd.errors import ConfigurationError, DetectorError, RecordingError
+from edge_asd.errors import EXIT_DONE, ConfigurationError, DetectorError, RecordingError
 from edge_asd.machine import DeviceFeed, Machine, RecordingFeed, device_settings, load_machines
 from edge_asd.pipeline import Reading
 from edge_asd.publish import payloads
@@ -22,12 +22,14 @@ from edge_asd.publish.announcer import Announcer
 from edge_asd.publish.log import Log
 from edge_asd.publish.metrics import Metrics, MetricsServer
 from edge_asd.publish.mqtt import MqttPublisher
-from edge_asd.scheduler import Scheduler
+from edge_asd.scheduler import MAX_WAITING, Scheduler
 
 _TICK_SECONDS = 0.1
 """How often the samples that became due are taken."""
 _HEALTHY_HOPS = 3
 """A machine that should be scored and was not for so many hops is not healthy."""
+_BURST_SECONDS = 20.0
+"""Sound that a device may give at once after a pause: what the ledger holds back at most."""
 _OPENING_SECONDS = 5.0
 """Ready is said when the device is open or known to be absent; but not later than this."""
 
@@ -61,8 +63,14 @@ class Daemon:
         self._work_seconds: dict[str, float] = {}
         self._announcer = Announcer(log, self._metrics)
         names = list(self._machines)
+        shortest_hop = min(m.pipeline.hop_seconds for m in self._machines.values())
         self._scheduler: Scheduler[str, Window] = Scheduler(
-            names, min(self._cores, len(names)), self._score, lambda name, window: self._skip(name, window, late=True)
+            names,
+            min(self._cores, len(names)),
+            self._score,
+            lambda name, window: self._skip(name, window, late=True),
+            # What a device gives late, but at once, can still be scored.
+            most_waiting=MAX_WAITING + (round(_BURST_SECONDS / shortest_hop) if self._device is not None else 0),
         )
         if config.mqtt is not None:
             self._announcer.mqtt = MqttPublisher(
@@ -99,18 +107,12 @@ class Daemon:
         self._scheduler.start()
         try:
             if self._device is not None:
-                self._device.microphone.wait_until_known(_OPENING_SECONDS)
-                self._heed_device(self._device)
+                self._wait_for_device(self._device)
             for feed in self._recordings:
                 feed.start()
-            self._log(
-                "ready",
-                machines=list(self._machines),
-                start_seconds=round(_seconds_since_process_start(), 3),
-                metrics=None if self._server is None else self._server.port,
-            )
-            systemd.notify("READY=1")
-            self._listen(until_end)
+            if not self._stopping.is_set():
+                self._say_ready()
+                self._listen(until_end)
         finally:
             self._close()
         return not (until_end and any(f.has_failed for f in self._recordings))
@@ -131,6 +133,23 @@ class Daemon:
                     f"{machine.name}: no window was scored for {late + machine.pipeline.hop_seconds:.0f} s ({reason})"
                 )
         return None
+
+    def _wait_for_device(self, feed: DeviceFeed) -> None:
+        """Until it is open or known to be absent, for a while."""
+        end = time.monotonic() + _OPENING_SECONDS
+        while not self._stopping.is_set() and time.monotonic() < end:
+            if feed.microphone.wait_until_known(_TICK_SECONDS):
+                break
+        self._heed_device(feed)
+
+    def _say_ready(self) -> None:
+        self._log(
+            "ready",
+            machines=list(self._machines),
+            start_seconds=round(_seconds_since_process_start(), 3),
+            metrics=None if self._server is None else self._server.port,
+        )
+        systemd.notify("READY=1")
 
     def _make_recording_feeds(self, config: Config) -> list[RecordingFeed]:
         feeds = []
@@ -196,14 +215,13 @@ class Daemon:
         microphone = feed.microphone
         if microphone.failure is not None:
             raise microphone.failure
-        for disturbance in microphone.take_disturbances():
-            self._metrics.disturbances.labels(disturbance.kind).inc()
-            self._log("audio_disturbance", "warning", kind=disturbance.kind, seconds=round(disturbance.seconds, 3))
+        self._tell_disturbances(microphone)
         before, status = self._device_status, microphone.status
         if status == before:
             return
         self._device_status = status
-        self._metrics.device_open.set(status.is_heard)
+        assert self._metrics.device_up is not None  # introduced with the device
+        self._metrics.device_up.set(status.is_heard)
         ledger = microphone.ledger
         books: dict[str, Any] = {"captured": ledger.captured, "lost": ledger.lost, "rate": ledger.rate}
         if status.is_heard:
@@ -221,10 +239,17 @@ class Daemon:
             else:
                 self._announcer.hear(machine.state, "none", status.reason)
 
+    def _tell_disturbances(self, microphone: Microphone) -> None:
+        for disturbance in microphone.take_disturbances():
+            self._metrics.disturbances.labels(disturbance.kind).inc()
+            self._log("audio_disturbance", "warning", kind=disturbance.kind, seconds=round(disturbance.seconds, 3))
+
     def _note_hang(self, message: str) -> None:
-        """The process is about to end: systemd starts it anew."""
+        """The process is about to end; with 70, systemd starts it anew, but not if it was to end anyway."""
         self._log("sound_system_hangs", "error", error=message)
         self._log.close()
+        if self._stopping.is_set():
+            os._exit(EXIT_DONE)
 
     def _score(self, name: str, window: Window) -> None:
         machine = self._machines[name]
@@ -242,6 +267,9 @@ class Daemon:
 
     def _skip(self, name: str, window: Window, *, late: bool) -> None:
         machine = self._machines[name]
+        if late and window.lost:
+            self._publish(machine, machine.pipeline.skip(window, "gap"))  # there was nothing to score
+            return
         if late:
             self._log("window_late", "warning", machine=name, start_seconds=window.start / machine.pipeline.sample_rate)
         self._publish(machine, machine.pipeline.skip(window, "late" if late else "failed"))
@@ -256,6 +284,7 @@ class Daemon:
         if self._device is not None:
             self._device.microphone.stop()
             self._take(self._device)
+            self._tell_disturbances(self._device.microphone)
             ledger = self._device.microphone.ledger
             self._log("device_closed", captured=ledger.captured, lost=ledger.lost, rate=ledger.rate)
         self._scheduler.stop()

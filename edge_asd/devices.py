@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,7 @@ from edge_asd.audio.guard import Guard
 from edge_asd.audio.hardware import CardIdentity, card_identity, hardware_numbers
 from edge_asd.audio.ledger import Block
 from edge_asd.audio.level import level_bar, level_dbfs
-from edge_asd.audio.opening import USUAL_RATES, Opener, OpenInput
+from edge_asd.audio.opening import USUAL_RATES, Opener
 from edge_asd.audio.portaudio import Backend, InputDevice, OnBlock, PortAudio
 from edge_asd.errors import EXIT_DONE, EXIT_SOME_FAILED, DeviceError
 
@@ -74,11 +73,19 @@ class Listing:
         }
 
 
-def devices(wanted: DeviceSettings | None, *, seconds: float, as_json: bool, backend: Backend | None = None) -> int:
+def devices(
+    wanted: DeviceSettings | None,
+    *,
+    needed_channels: int = 1,
+    seconds: float,
+    as_json: bool,
+    backend: Backend | None = None,
+) -> int:
     """List all inputs on standard output.
 
     Args:
         wanted: the configuration's device, which is marked.
+        needed_channels: that its machines listen to.
         seconds: to listen to each.
         as_json: one document instead of a table.
         backend: PortAudio unless given.
@@ -99,8 +106,12 @@ def devices(wanted: DeviceSettings | None, *, seconds: float, as_json: bool, bac
             problem = str(error)
     opener = Opener(backend, guard)
     documents = []
-    for listing in _listings(inputs, backend, opener, guard, seconds):
-        is_taken = taken is not None and listing.device == taken
+    for device in inputs:
+        is_taken = device == taken
+        settings = wanted if is_taken and wanted is not None else DeviceSettings(device.name)
+        listing = _listing(device, settings, needed_channels if is_taken else 1, backend, opener, guard, seconds)
+        if is_taken and listing.problem is not None:
+            is_taken, taken, problem = False, None, listing.problem
         documents.append(listing.document(is_taken))
         if not as_json:
             print(f"{'*' if is_taken else ' '} {listing.line}\n      {listing.meter}", flush=True)
@@ -114,31 +125,30 @@ def devices(wanted: DeviceSettings | None, *, seconds: float, as_json: bool, bac
     return EXIT_DONE if problem is None else EXIT_SOME_FAILED
 
 
-def _listings(
-    inputs: list[InputDevice], backend: Backend, opener: Opener, guard: Guard, seconds: float
-) -> Iterator[Listing]:
-    for device in inputs:
-        card = card_identity(device.name)
-        with guard.watch(f"asking what {device.name!r} can do"):
-            rates = tuple(r for r in _RATES if backend.supports(device, r, 1 if _is_virtual(device) else _most(device)))
-        rates = rates or (device.default_rate,)
-        heard = _Heard()
-        try:
-            opened = opener.open(
-                device, card, DeviceSettings(device.name), needed_channels=1, before=None, new_sink=heard.begin
-            )
-        except DeviceError as error:
-            yield Listing(device, card, rates, device.max_channels, None, (), str(error))
-            continue
-        levels = heard.levels(seconds)
-        opener.close(opened)
-        yield _listing(opened, rates, levels)
-
-
-def _listing(opened: OpenInput, rates: tuple[int, ...], levels: tuple[float, ...]) -> Listing:
+def _listing(
+    device: InputDevice,
+    settings: DeviceSettings,
+    needed_channels: int,
+    backend: Backend,
+    opener: Opener,
+    guard: Guard,
+    seconds: float,
+) -> Listing:
+    card = card_identity(device.name)
+    is_virtual = hardware_numbers(device.name) is None
+    with guard.watch(f"asking what {device.name!r} can do"):
+        channels = 1 if is_virtual else max(1, device.max_channels)
+        rates = tuple(r for r in _RATES if backend.supports(device, r, channels)) or (device.default_rate,)
+    heard = _Heard()
+    try:
+        opened = opener.open(device, card, settings, needed_channels=needed_channels, before=None, new_sink=heard.begin)
+    except DeviceError as error:
+        return Listing(device, card, rates, device.max_channels, None, (), str(error))
+    levels = heard.levels(seconds)
+    opener.close(opened)
     opening = opened.opening
     return Listing(
-        opening.device,
+        device,
         opening.card,
         rates if opening.source is None else (opening.source.rate,),
         opening.channels,
@@ -184,14 +194,6 @@ def _explain(count: int, taken: InputDevice | None, problem: str | None, wanted:
         print(f"\nThe configuration takes none of them: {problem}")
     elif wanted is None and count:
         print("\nIn the configuration: `device: {name: …}` with one of these names; -c FILE marks what it takes.")
-
-
-def _is_virtual(device: InputDevice) -> bool:
-    return hardware_numbers(device.name) is None
-
-
-def _most(device: InputDevice) -> int:
-    return max(1, device.max_channels)
 
 
 def _span(rates: tuple[int, ...]) -> str:

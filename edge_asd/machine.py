@@ -21,6 +21,8 @@ from edge_asd.publish.log import Log
 from edge_asd.publish.payloads import MachineState, Place
 from edge_asd.verification import load_detector
 
+_MOST_AT_ONCE_SECONDS = 20.0
+
 Heard = tuple["Machine", Window]
 
 
@@ -66,6 +68,8 @@ class RecordingFeed:
     def take(self) -> Iterator[Heard]:
         """Windows that became due. Exhaust the iterator."""
         rate, given = self.machine.pipeline.sample_rate, self._player.given
+        # The computer may have slept: what was not played then is not made up for.
+        self._began = max(self._began, boot_time() - given / rate - _MOST_AT_ONCE_SECONDS)
         samples = self._player.take(int((boot_time() - self._began) * rate))
         if samples.size:
             for window in self.machine.stream.push(given, rate, samples):
@@ -107,16 +111,12 @@ class DeviceFeed:
                 yield self.machines[name], window
 
     def _clock_of(self, machine: Machine) -> Callable[[int], float]:
-        def time_of(position: int) -> float:
-            ledger = self.microphone.ledger
-            return ledger.time_of(round(position * ledger.rate / machine.pipeline.sample_rate))
-
-        return time_of
+        return lambda position: self.microphone.ledger.time_at(position / machine.pipeline.sample_rate)
 
 
 def device_settings(section: DeviceSection) -> DeviceSettings:
     """As the microphone takes them."""
-    return DeviceSettings(section.name, section.usb, section.port, section.channels, section.rate)
+    return DeviceSettings(section.name, section.usb, section.port, section.source, section.channels, section.rate)
 
 
 def load_machines(config: Config, instance: str, log: Log, cache: Path | None) -> list[Machine]:

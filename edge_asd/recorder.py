@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import threading
@@ -69,7 +70,7 @@ class Recorder:
         """Samples since the last clip."""
         self._microphone = Microphone(device_settings(config.device), needed_channels=machine.channel)
         self._session = iso(datetime.now(UTC))
-        self._wanted = round(order.hours * 3600 / WINDOW_SECONDS)
+        self._wanted = math.ceil(order.hours * 3600 / WINDOW_SECONDS - 1e-6)
         self._refused: Counter[str] = Counter()
         self._stretch: dict[str, Any] | None = None
         """Windows that are being refused for one reason, for the manifest."""
@@ -104,9 +105,9 @@ class Recorder:
         try:
             self._wait_for_device()
             self._record()
+            self._end_stretch()
         finally:
             self._microphone.stop()
-            self._end_stretch()
             self._folder.close()
             self._display.end()
         return self._report()
@@ -120,7 +121,12 @@ class Recorder:
 
     def _wait_for_device(self) -> None:
         """A device that is not there now is an error, since somebody stands by; later it is waited for."""
-        self._microphone.wait_until_known(_OPENING_SECONDS)
+        end = time.monotonic() + _OPENING_SECONDS
+        while time.monotonic() < end and not self._stopping.is_set():
+            if self._microphone.wait_until_known(_TICK_SECONDS):
+                break
+        if self._stopping.is_set():
+            return
         if self._microphone.failure is not None:
             raise self._microphone.failure
         if self._microphone.status.opening is None:
@@ -144,7 +150,7 @@ class Recorder:
 
     def _take(self, window: Window) -> None:
         reason = self._objection(window)
-        start = utc(self._microphone.ledger.time_of(self._at_device(window.start)))
+        start = utc(self._microphone.ledger.time_at(window.start / self._rate))
         if reason is not None:
             self._refuse(reason, window, start)
             return
@@ -156,7 +162,7 @@ class Recorder:
                 "session": self._session,
                 "start": iso(start),
                 "clock_synchronised": is_synchronised(),
-                "level_dbfs": round(window.level_dbfs or 0.0, 2),
+                "level_dbfs": round(level_dbfs(window.samples), 2),
                 "gap_before_seconds": round(self._lost / self._rate, 3),
                 "device": opening.device.name if opening else None,
                 "channel": self._channel,
@@ -199,23 +205,21 @@ class Recorder:
             except OSError as error:
                 raise ClipFolderError(f"{self._folder.folder}: {error.strerror or error}") from None
 
-    def _at_device(self, position: int) -> int:
-        return round(position * self._microphone.ledger.rate / self._rate)
-
     def _level(self, stretch: Stretch) -> float | None:
         return None if stretch.samples is None else level_dbfs(stretch.samples[:, self._channel - 1])
 
     def _progress(self) -> str:
-        refused = ", ".join(f"{n} {reason}" for reason, n in self._refused.items())
-        return f"{_time(self._seconds)} of {_time(self._wanted * WINDOW_SECONDS)}" + (
-            f", refused: {refused}" if refused else ""
-        )
+        done = f"{_time(self._seconds)} of {_time(self._wanted * WINDOW_SECONDS)}"
+        return f"{done}, refused: {self._all_refused()}" if self._refused else done
+
+    def _all_refused(self) -> str:
+        return ", ".join(f"{n} {reason}" for reason, n in self._refused.items())
 
     def _report(self) -> int:
         order, folder = self._order, self._folder
         print(f"{folder.train}: {folder.clips} clips, {_time(self._seconds)}, {folder.bytes / 1e6:.0f} MB")
         if self._refused:
-            print("windows refused: " + ", ".join(f"{n} {reason}" for reason, n in self._refused.items()))
+            print(f"windows refused: {self._all_refused()}")
         if folder.clips < self._wanted:
             print("stopped before the end; the same command goes on from here")
             return EXIT_SOME_FAILED

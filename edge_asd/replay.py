@@ -245,10 +245,11 @@ def _recording_document(recording: ReplayedRecording) -> dict[str, Any]:
 
 def window_document(reading: Reading) -> dict[str, Any]:
     """One window of a recording."""
+    assert reading.level_dbfs is not None  # nothing of a recording is lost
     return {
         "start_seconds": reading.start / reading.sample_rate,
         "result": reading.result,
-        "level_dbfs": round(reading.level_dbfs or 0.0, 3),
+        "level_dbfs": round(reading.level_dbfs, 3),
         "rarity": reading.rarity,
         "anomalous": reading.is_anomalous,
         "condition": reading.condition,

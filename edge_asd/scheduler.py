@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 Key = TypeVar("Key")
 Work = TypeVar("Work")
 MAX_WAITING = 2
-"""Items that may wait for each key; when one more comes, the oldest is given up and reported."""
+"""Items that may wait for each key unless said otherwise; when one more comes, the oldest is given up and reported."""
 
 
 @dataclass
@@ -27,7 +27,13 @@ class Scheduler(Generic[Key, Work]):
     """A queue for each key; workers take turns over the queues and one item at a time."""
 
     def __init__(
-        self, keys: list[Key], workers: int, do: Callable[[Key, Work], None], give_up: Callable[[Key, Work], None]
+        self,
+        keys: list[Key],
+        workers: int,
+        do: Callable[[Key, Work], None],
+        give_up: Callable[[Key, Work], None],
+        *,
+        most_waiting: int = MAX_WAITING,
     ) -> None:
         """
         Args:
@@ -35,11 +41,13 @@ class Scheduler(Generic[Key, Work]):
             workers: threads.
             do: called on a worker, for one key never twice at once and always in order; must not raise.
             give_up: called on a worker, in order with ``do``, for an item that had to make room; must not raise.
+            most_waiting: items that may wait for each key.
         """
         self._queues: dict[Key, _Queue[Work]] = {key: _Queue() for key in keys}
         self._line: deque[Key] = deque()
         self._change = threading.Condition()
         self._stopping = False
+        self._most_waiting = most_waiting
         self._do, self._give_up = do, give_up
         self._threads = [threading.Thread(target=self._run, name=f"scorer-{i}", daemon=True) for i in range(workers)]
 
@@ -52,7 +60,7 @@ class Scheduler(Generic[Key, Work]):
         """Hand in an item; returns at once."""
         with self._change:
             queue = self._queues[key]
-            if len(queue.waiting) >= MAX_WAITING:
+            if len(queue.waiting) >= self._most_waiting:
                 queue.dropped.append(queue.waiting.popleft())
             queue.waiting.append(work)
             if not queue.is_taken:

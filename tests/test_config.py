@@ -97,9 +97,11 @@ def test_every_key_is_read(file):
 
 def test_a_device_and_its_channels(file):
     text = SMALL.replace("recordings: sound", "channel: 2").replace("detectors: [cae.onnx]", "active_when: learned")
-    read = config(file, f"{text}device: {{name: 'USB Audio CODEC', usb: '08bb:29c6', channels: 2, rate: 48000}}\n")
+    read = config(
+        file, f"{text}device: {{name: 'USB Audio CODEC', usb: '08bb:29c6', source: s, channels: 2, rate: 48000}}\n"
+    )
     assert read.device is not None
-    assert (read.device.name, read.device.usb) == ("USB Audio CODEC", "08bb:29c6")
+    assert (read.device.name, read.device.usb, read.device.source) == ("USB Audio CODEC", "08bb:29c6", "s")
     assert (read.device.channels, read.device.rate) == (2, 48_000)
     (machine,) = read.machines
     assert (machine.channel, machine.recordings, machine.detectors) == (2, None, ())

@@ -1,1 +1,1 @@
-"""From a recording to windows: blocks of samples at one rate, cut by counting samples."""
+"""From a microphone or a recording to windows: what is heard, what is lost, and whether the signal is sound."""

@@ -7,11 +7,13 @@ systemd's private folders, and ends with its process however that ends. The kern
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import socket
 import struct
 import threading
+import time
 from pathlib import Path
 
 from edge_asd.audio.hardware import CardIdentity, hardware_numbers
@@ -86,9 +88,13 @@ def _key(name: str, card: CardIdentity | None) -> str:
 
 def _answer(claimed: socket.socket) -> None:
     """Who asks only wants to know who listens; unanswered, the askers would pile up."""
-    with contextlib.suppress(OSError):
-        while True:
+    while claimed.fileno() >= 0:
+        try:
             claimed.accept()[0].close()
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # given back
+                return
+            time.sleep(_CONNECT_SECONDS)  # no file descriptors are left, say
 
 
 def _command(pid: int) -> str:

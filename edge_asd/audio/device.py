@@ -23,6 +23,8 @@ class DeviceSettings:
     """``VENDOR:PRODUCT`` or ``VENDOR:PRODUCT:SERIAL``."""
     port: str | None = None
     """See `CardIdentity`."""
+    source: str | None = None
+    """At the sound server, where it goes through one."""
     channels: int | None = None
     """Its own unless given."""
     rate: int | None = None
@@ -68,7 +70,10 @@ def find_device(
     if before is not None:
         same: list[_Candidate] = [(d, card) for d, card in found if card is not None and card.may_be(before)]
         if not same:
-            raise DeviceError(f"an input {settings} is there, but it is another one ({found[0][1]}) than {before}")
+            raise DeviceError(
+                f"an input {settings} is there, but it is another one ({found[0][1]}) than {before}; if it was moved, "
+                "start edge-asd anew"
+            )
         at_home: list[_Candidate] = [(d, card) for d, card in same if card is not None and card.port == before.port]
         found = at_home or same
     if len(found) > 1:

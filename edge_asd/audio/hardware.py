@@ -31,10 +31,8 @@ class CardIdentity:
         return usb.lower() in [name.lower() for name in names]
 
     def may_be(self, other: CardIdentity) -> bool:
-        """Whether it can be the same piece; what is on USB may have moved to another socket."""
-        if self.usb is None or other.usb is None:
-            return self == other
-        return (self.usb, self.serial) == (other.usb, other.serial)
+        """Whether it is the same piece: only what has a serial number may have moved to another socket."""
+        return self == other or (self.serial is not None and (self.usb, self.serial) == (other.usb, other.serial))
 
     def __str__(self) -> str:
         usb = f"{self.usb}:{self.serial}" if self.serial else self.usb
@@ -97,6 +95,6 @@ def holders(name: str, proc: Path = Path("/proc")) -> list[str]:
 
 def _read(path: Path) -> str | None:
     try:
-        return path.read_text().strip() or None
+        return path.read_text(errors="replace").strip() or None
     except OSError:
         return None

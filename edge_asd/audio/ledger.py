@@ -23,6 +23,8 @@ LATE_SECONDS = 0.05
 BURST_SECONDS = 0.5
 """A backlog that was caught up is worth telling from here."""
 _MOST_HELD_SECONDS = 20.0
+_MOST_AHEAD_SECONDS = 2.0
+"""No device can have given so much more than time has passed, if it keeps to its rate."""
 _MARGIN_SECONDS = 0.25
 """Blocks of a burst are spread over so much."""
 _DRIFT_SECONDS = 60.0
@@ -99,6 +101,8 @@ class Ledger:
         gap is shorter by that, so that the books balance again."""
         self._held: list[_Held] = []
         self._held_frames = 0
+        self.is_hopeless = False
+        """The device keeps to no rate that could be its own: of what it gives, nothing can be placed."""
         self._is_fresh = True
         self._calm: tuple[float, float] | None = None
         """Since when there was no gap, and the smallest backlog since then."""
@@ -112,9 +116,9 @@ class Ledger:
         """Frames that should have been delivered by now; accounted for are these, less what is still on its way."""
         return int((now - self._anchor) * self.rate)
 
-    def time_of(self, position: int) -> float:
-        """When a frame was delivered, or would have been."""
-        return self._anchor + position / self.rate
+    def time_at(self, seconds: float) -> float:
+        """When the frame at so many seconds of the stream was delivered, or would have been."""
+        return self._anchor + seconds
 
     def change_rate(self, rate: int) -> None:
         """Go on at another rate, which counts and position are converted to; between streams only."""
@@ -125,7 +129,7 @@ class Ledger:
     def begin_stream(self) -> None:
         """The device was opened: whatever it delivers first comes after a gap."""
         self._clear()
-        self._is_fresh, self._calm = True, None
+        self._is_fresh, self._calm, self.is_hopeless = True, None, False
 
     def take(self, block: Block) -> Iterator[Stretch]:
         """A block has arrived; gives what is certain now. Exhaust the iterator."""
@@ -133,6 +137,7 @@ class Ledger:
         backlog = (block.arrived - self._anchor) * self.rate - self.position - self._held_frames
         self._held.append(_Held(block, backlog))
         is_late = backlog > self._usual + LATE_SECONDS * self.rate
+        self.is_hopeless |= backlog < -_MOST_AHEAD_SECONDS * self.rate
         if not is_late and not self._is_fresh and not any(h.block.overflowed for h in self._held):
             worst = max(h.backlog for h in self._held)
             if worst > BURST_SECONDS * self.rate:
@@ -143,6 +148,7 @@ class Ledger:
             yield from self._settle()
         elif self._held_frames > _MOST_HELD_SECONDS * self.rate:
             # Gap after gap, or a device that is slower than its rate: nothing of it can be placed.
+            self.is_hopeless = True
             yield from self._settle(nothing_is_certain=True)
 
     def lose_until(self, now: float) -> Iterator[Stretch]:

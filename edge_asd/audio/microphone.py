@@ -103,9 +103,9 @@ class Microphone:
         self.ledger = Ledger(_RATE_UNTIL_KNOWN, self._clock())
         self._thread.start()
 
-    def wait_until_known(self, seconds: float) -> None:
-        """Wait until the device is open, or declared absent."""
-        self._settled.wait(seconds)
+    def wait_until_known(self, seconds: float) -> bool:
+        """Wait until the device is open, or declared absent; false where that takes longer."""
+        return self._settled.wait(seconds)
 
     def stop(self) -> None:
         """Close the device; `take` gives what is left."""
@@ -129,41 +129,58 @@ class Microphone:
 
     def _run(self) -> None:
         rounds = 0
-        while not self._stopping.is_set():
+        while not self._stopping.is_set() and self.failure is None:
+            self._has_given = False
             try:
-                with self._guard.watch("starting PortAudio"):
-                    self._backend.restart()
-                opened = self._open()
-                if not self._settled.is_set():
-                    self.status = Status(False, "waiting for the first samples", opened.opening)
-                self._settled.set()
-                reason = self._listen(opened)
-                rounds = 0 if self._has_given else rounds
-            except ConfigurationError as error:
-                self.failure = error
-                self.status = Status(False, str(error))
-                self._settled.set()
-                self._claim.give_back()
-                return
-            except DeviceError as error:
-                reason = str(error)
+                self._round()
             except Exception as error:  # whatever it is, the listening goes on
-                reason = f"the sound system failed: {error!r}"
-            if self._stopping.is_set():
+                self._note_absence(f"the sound system failed: {error!r}")
+            if self._stopping.is_set() or self.failure is not None:
                 break
-            self.status = Status(False, reason)
-            self._settled.set()
-            self._close()
+            rounds = 0 if self._has_given else rounds
+            try:
+                self._close()
+            except Exception as error:
+                self._note_absence(f"the sound system failed: {error!r}")
             self._rest(_BACK_OFF_SECONDS[min(rounds, len(_BACK_OFF_SECONDS) - 1)])
             rounds += 1
+        self._end()
+
+    def _round(self) -> None:
+        """Look for the device, and listen until it is lost."""
+        try:
+            with self._guard.watch("starting PortAudio"):
+                self._backend.restart()
+            opened = self._open()
+            if not self._settled.is_set():
+                self.status = Status(False, "waiting for the first samples", opened.opening)
+            self._settled.set()
+            reason = self._listen(opened)
+        except ConfigurationError as error:
+            self.failure = error
+            reason = str(error)
+        except DeviceError as error:
+            reason = str(error)
+        if not self._stopping.is_set():
+            self._note_absence(reason)
+
+    def _note_absence(self, reason: str) -> None:
+        self.status = Status(False, reason)
+        self._settled.set()
+
+    def _end(self) -> None:
+        """Close the books, and what is open."""
         was_open = self._input is not None
-        self._close()
+        try:
+            self._close()
+            with self._guard.watch("leaving PortAudio"):
+                self._backend.shut_down()
+        except Exception as error:  # there is nobody left to do anything about it
+            self._note_absence(f"the sound system failed: {error!r}")
         if was_open:
             self._give(self.ledger.end_stream())
         if not was_open or self._awaiting or self._clock() - self._last_arrival > _UNDER_WAY_SECONDS:
             self._give(self.ledger.lose_until(self._clock()))
-        with self._guard.watch("leaving PortAudio"):
-            self._backend.shut_down()
         self._claim.give_back()
 
     def _open(self) -> OpenInput:
@@ -199,14 +216,14 @@ class Microphone:
 
     def _listen(self, opened: OpenInput) -> str:
         """Take blocks until the device is lost, and say why, or until stopped."""
-        self._last_arrival = tick = self._clock()
+        self._last_arrival = resumed = tick = self._clock()
         self._awaiting.clear()
         while not self._stopping.is_set():
             self._woken.wait(TICK_SECONDS)
             self._woken.clear()
             now = self._clock()
             if now - tick > TICK_SECONDS + _PAUSE_SECONDS:
-                self._last_arrival = now
+                self._last_arrival = resumed = now
             tick = now
             has_ended = opened.stream.has_ended  # asked before its last blocks are taken
             while self._arrived:
@@ -220,8 +237,10 @@ class Microphone:
                 return f"the sound system has ended the stream of {self._settings}"
             if now - self._last_arrival > STALL_SECONDS:
                 return f"{self._settings} has given no samples for {STALL_SECONDS:g} s"
-            if self._awaiting and now - self._awaiting[0].arrived > STALL_SECONDS:
+            if self._awaiting and now - max(self._awaiting[0].arrived, resumed) > STALL_SECONDS:
                 return "the sound server does not say where the sound comes from"
+            if self.ledger.is_hopeless:
+                return f"{self._settings} does not keep to its rate of {opened.opening.rate} Hz: nothing can be placed"
             if self._has_given and not self.status.is_heard:
                 self.status = Status(True, None, self._before)
         for block in _vouched(self._awaiting, opened.watch):
@@ -236,7 +255,8 @@ class Microphone:
                 self._has_given |= stretch.samples is not None
             if self._out_seconds > _MOST_WAITING_SECONDS:
                 # Nobody takes: rather than fill the memory, give it up, and count it.
-                self.ledger.give_up(sum(s.frames for s in self._out if s.samples is not None))
+                heard = sum(s.frames / s.rate for s in self._out if s.samples is not None)
+                self.ledger.give_up(round(heard * self.ledger.rate))
                 first, last = self._out[0], self._out[-1]
                 start = round(first.start * last.rate / first.rate)
                 self._out = deque([Stretch(start, last.start + last.frames - start, last.rate, None)])

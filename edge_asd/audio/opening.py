@@ -96,7 +96,7 @@ class Opener:
                 self.close(opened)
                 opened = self._open(device, card, *own, new_sink())
         try:
-            self._check(opened.opening, needed_channels, before)
+            self._check(opened.opening, settings, needed_channels, before)
         except DeviceError:
             self.close(opened)
             raise
@@ -141,8 +141,15 @@ class Opener:
         watch.close()
         return OpenInput(opening, stream, None)
 
-    def _check(self, opening: Opening, needed: int, before: Opening | None) -> None:
+    def _check(self, opening: Opening, settings: DeviceSettings, needed: int, before: Opening | None) -> None:
         name, source = opening.device.name, opening.source
+        is_hardware = hardware_numbers(name) is not None
+        if source is None and not is_hardware and settings.channels is None:
+            # Opened with fewer channels than it has, ALSA would mix them into one another.
+            raise DeviceError(f"{name!r} does not say how many channels it has: say so with device.channels")
+        if settings.source is not None and (source is None or source.name != settings.source):
+            found = "no source of a sound server" if source is None else repr(source.name)
+            raise DeviceError(f"{name!r} is {found}, and not {settings.source!r} as device.source says")
         there = opening.channels if source is None else min(opening.channels, source.channels)
         if there < needed:
             raise DeviceError(f"{name!r} has {there} channel(s); channel {needed} is configured")

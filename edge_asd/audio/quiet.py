@@ -7,6 +7,7 @@ error that says more; while a device is looked for, that would fill the journal.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import faulthandler
 import os
 import sys
@@ -44,5 +45,6 @@ def _forward(reading: int, real: int) -> None:
 
 
 def _pass_on(line: bytes, real: int) -> None:
-    if not line.startswith(_NOISE):
-        os.write(real, line)
+    if line and not line.startswith(_NOISE):
+        with contextlib.suppress(OSError):  # its reader may be gone; this pipe must be emptied all the same
+            os.write(real, line)

@@ -71,18 +71,22 @@ class StreamWatch:
         self._asked.set()
 
     def _run(self) -> None:
-        # Without libpulse there is no sound server to ask; whatever else goes wrong, nothing is vouched for.
-        with contextlib.suppress(Exception):
+        try:
             import pulsectl
 
-            with pulsectl.Pulse("edge-asd", connect=False, threading_lock=False) as pulse:
-                pulse.connect(autospawn=False)
-                self._watch(pulse)
-        self._located.set()
+            pulse = pulsectl.Pulse("edge-asd", connect=False, threading_lock=False)
+            pulse.connect(autospawn=False)
+        except Exception:  # no libpulse, or no sound server: the stream cannot go through one
+            self._located.set()
+            return
+        # Whatever goes wrong from here on, nothing is vouched for any more; unlocated, the stream is not accepted.
+        with contextlib.suppress(Exception), pulse:
+            self._watch(pulse)
 
     def _watch(self, pulse: Any) -> None:
         stream = self._find(pulse)
         if stream is None:
+            self._located.set()
             return
         place = stream.source
         self.source = _source(pulse.source_info(place))
@@ -101,7 +105,7 @@ class StreamWatch:
             self._answered.set()
 
     def _find(self, pulse: Any) -> Any:
-        """Our newest stream."""
+        """Our newest stream; None where this process has none at the server, not even after a while."""
         for _ in range(round(_LOCATE_SECONDS / 4 / _RETRY_SECONDS)):
             ours = [
                 s for s in pulse.source_output_list() if s.proplist.get("application.process.id") == str(os.getpid())

@@ -29,7 +29,8 @@ class MachineStream:
         """
         self.cutter, self.sample_rate = cutter, sample_rate
         self._heard = self._lost = 0
-        self._rate = 0
+        self._rate = self._origin = 0
+        self._health: SignalHealth | None = None
         self._resampler: soxr.ResampleStream | None = None
 
     def push(self, start: int, rate: int, samples: Float32Array) -> Iterator[Window]:
@@ -44,6 +45,7 @@ class MachineStream:
             self._rate, self._origin = rate, start
             seconds = self.cutter.window / self.sample_rate + _KEEP_SECONDS
             self._health = SignalHealth(rate, seconds)
+        assert self._health is not None  # made with the rate
         self._health.push(samples)
         if rate != self.sample_rate:
             if self._resampler is None:
@@ -57,7 +59,7 @@ class MachineStream:
             # What the resampler holds back belongs before the gap; after it, it starts anew.
             yield from self._cut(self._resampler.resample_chunk(np.zeros(0, np.float32), last=True))
             self._resampler = None
-        if self._rate:
+        if self._health is not None:
             self._health.push_lost(max(1, round(frames * self._rate / rate)))
         # By position, not by length: rounding must not add up. A sample at least, since a gap must leave its mark.
         lost = max(1, round((start + frames) * self.sample_rate / rate) - self.cutter.position)
@@ -74,6 +76,7 @@ class MachineStream:
         self._heard += samples.size
         for window in self.cutter.push(samples):
             begin, end = self.at_device(window.start), self.at_device(window.start + window.samples.size)
+            assert self._health is not None  # as above
             finding = None if window.lost else self._health.verdict(begin - self._origin, end - self._origin)
             yield replace(window, finding=finding)
 
@@ -89,15 +92,16 @@ class DeviceStreams:
         """``machines``: by name, each with its channel, counted from 1."""
         self._machines = dict(machines)
         self._jump: GainJump | None = None
-        self._rate = 0
+        self._rate = self._channels = self._origin = 0
+        """Of the device, as it is heard now, and where in its stream that began."""
 
     def push(self, stretch: Stretch) -> Iterator[tuple[str, Window]]:
         """Windows that end within a stretch, each with the name of its machine. Exhaust the iterator."""
         samples = stretch.samples
         if samples is not None and not np.isfinite(samples).all():
             samples = None  # a driver that gives such numbers has given no sound
-        if samples is not None and stretch.rate != self._rate:
-            self._rate, self._origin = stretch.rate, stretch.start
+        if samples is not None and (stretch.rate, samples.shape[1]) != (self._rate, self._channels):
+            self._rate, self._channels, self._origin = stretch.rate, samples.shape[1], stretch.start
             seconds = max(s.cutter.window / s.sample_rate for _, s in self._machines.values()) + _KEEP_SECONDS
             self._jump = GainJump(stretch.rate, samples.shape[1], seconds)
         if self._jump is not None and samples is None:

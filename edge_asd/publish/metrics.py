@@ -51,7 +51,8 @@ class Metrics:
         self.disturbances = self._counter(
             "audio_disturbances", "What delayed (burst) or cost (gap, overflow, loss) samples of the device.", ["kind"]
         )
-        self.device_open = self._gauge("audio_device_up", "1 while the device gives samples.")
+        self.device_up: Gauge | None = None
+        """Once there is a device."""
         self.last_score = self._gauge("last_score_timestamp_seconds", "When a window was last scored.", of_machine)
         self.incidents = self._counter("incidents", "Incidents raised.", of_machine)
         of_detector = ["machine", "detector"]
@@ -87,7 +88,7 @@ class Metrics:
         """Make the series of the audio device exist; without one there are none."""
         for kind in (*get_args(Kind), "loss"):
             self.disturbances.labels(kind)
-        self.device_open.set(0)
+        self.device_up = self._gauge("audio_device_up", "1 while the device gives samples.")
 
     def be(self, machine: str, condition: Condition, signal: Signal, suspect: SuspectReason | None) -> None:
         """Set condition and signal, and what makes the signal suspect."""

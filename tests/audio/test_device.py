@@ -159,8 +159,11 @@ def test_of_two_of_a_model_without_serial_the_one_in_its_socket_is_meant(tmp_pat
     listed = ["USB Audio: - (hw:1,0)", "USB Audio: - (hw:2,0)"]
     before = CardIdentity("1-1.4", "0d8c:0014")
     assert found(listed, tmp_path, "USB Audio", before=before) == listed[1]
-    with pytest.raises(DeviceError, match="several"):
+    # Without a serial nothing tells them from one another but their sockets: a twin is not taken for what is gone.
+    with pytest.raises(DeviceError, match=r"it is another one .* if it was moved, start edge-asd anew"):
         found(listed, tmp_path, "USB Audio", before=CardIdentity("1-1.1", "0d8c:0014"))
+    with pytest.raises(DeviceError, match="it is another one"):
+        found(listed[:1], tmp_path, "USB Audio", before=before)
 
 
 def test_who_holds_a_card_is_read_from_procfs(tmp_path):

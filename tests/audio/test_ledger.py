@@ -256,7 +256,7 @@ def test_a_new_rate_goes_on_at_the_same_time(before, after):
     ledger.change_rate(after)
     ledger.begin_stream()
     assert ledger.position == 100 * after == ledger.expected(BEGAN + 100)
-    assert ledger.time_of(ledger.position) == pytest.approx(BEGAN + 100)
+    assert ledger.time_at(ledger.position / after) == pytest.approx(BEGAN + 100)
     stretches: list[Stretch] = []
     for n in range(1, 101):
         samples = np.full((after // 10, 1), n, np.float32)

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 
 from edge_asd.audio.device import DeviceSettings
-from edge_asd.audio.ledger import Stretch
+from edge_asd.audio.ledger import Block, Ledger, Stretch
 from edge_asd.audio.microphone import Microphone, Status
 from edge_asd.audio.sound_server import Source
 from edge_asd.errors import ConfigurationError
@@ -222,7 +223,8 @@ def test_whatever_the_sound_system_raises_the_listening_goes_on(world, monkeypat
 @pytest.mark.parametrize("card", [None, 1])
 def test_too_few_channels_are_no_microphone(world, monkeypatch, tmp_path, card):
     device = FakeInput("vmic", card=card, channels=2)
-    session = Session(world, monkeypatch, device, needed_channels=3, sys=tmp_path, settings=DeviceSettings("vmic"))
+    wanted = DeviceSettings("vmic", channels=None if card else 2)
+    session = Session(world, monkeypatch, device, needed_channels=3, sys=tmp_path, settings=wanted)
     session.system.install(monkeypatch)
     session.run(20)
     session.check_books()
@@ -340,3 +342,37 @@ def test_after_a_failure_the_status_says_it(world, monkeypatch):
     session.microphone.wait_until_known(5)
     session.microphone.stop()
     assert "PortAudio" in str(session.microphone.status.reason)
+
+
+def test_a_pcm_that_does_not_say_its_channels_must_be_told(world, monkeypatch):
+    """ALSA's plug would mix two channels into the one that is asked for."""
+    session = Session(world, monkeypatch, FakeInput("plug", channels=32), settings=DeviceSettings("plug"))
+    session.run(20)
+    assert session.reasons()[-1] == "'plug' does not say how many channels it has: say so with device.channels"
+    assert not session.heard()
+
+
+def test_a_source_that_is_demanded_is_the_only_one_taken(world, monkeypatch):
+    """PipeWire gives a stream another source where its own is not there, at the first opening already."""
+    watch = FakeWatch.of(world, Source("built_in", 48_000, 2))
+    wanted = DeviceSettings("vmic", source="line_in")
+    device = FakeInput("vmic", rate=44_100, rates=(44_100, 48_000), channels=32)
+    session = Session(world, monkeypatch, device, watch=watch, settings=wanted)
+    session.run(20)
+    assert session.reasons()[-1] == "'vmic' is 'built_in', and not 'line_in' as device.source says"
+    assert not session.heard()
+
+
+@pytest.mark.parametrize("pace", [0.8, 1.1])
+def test_a_device_that_keeps_to_no_rate_is_not_called_heard(pace):
+    """Its blocks come, and none of them can be placed."""
+    ledger = Ledger(RATE, 0.0)
+    ledger.begin_stream()
+    blocks = (Block(np.zeros((RATE // 10, 1), np.float32), n / 10 / pace) for n in range(1, 600))
+    for block in blocks:
+        list(ledger.take(block))
+        if ledger.is_hopeless:
+            break
+    assert ledger.is_hopeless
+    ledger.begin_stream()
+    assert not ledger.is_hopeless

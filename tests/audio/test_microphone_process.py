@@ -108,6 +108,7 @@ def said_of(name: str) -> str:
         DeviceSettings(name, channels=2),
         backend=FakeSoundSystem(world, FakeInput(name)),
         watch=FakeWatch.of(world, None),
+        clock=world.clock,
     )
     heard.start()
     heard.wait_until_known(5)

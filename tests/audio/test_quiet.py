@@ -61,3 +61,15 @@ def test_the_last_words_of_a_library_arrive():
     assert standard_error("os.write(2, b'no newline')") == (0, ["no newline"])
     status, lines = standard_error("os.abort()")
     assert status == -6 and lines[0] == "Fatal Python error: Aborted"
+
+
+def test_a_reader_that_is_gone_holds_up_nobody():
+    script = FIRST + (
+        "for _ in range(5000): os.write(2, b'a line that nobody reads any more, and that is long enough\\n')\n"
+        "print('done')\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stderr.close()
+        assert process.stdout.read() == b"done\n"
+        process.wait(20)

@@ -232,3 +232,16 @@ def test_a_rate_at_which_nothing_was_heard_does_not_shift_the_health():
     feed.hear(sound)
     reasons = [w.finding.reason for w in feed.windows() if w.finding]
     assert reasons == ["silence"]
+
+
+def test_a_device_may_come_back_with_more_channels_or_fewer():
+    one_machine = machine()
+    streams = DeviceStreams({"m": (1, one_machine)})
+    position, windows = 0, []
+    for channels in (1, 2, 1, 4):
+        samples = noise(3 * RATE, channels, seed=channels)
+        windows += list(streams.push(Stretch(position, 3 * RATE, RATE, samples)))
+        windows += list(streams.push(Stretch(position + 3 * RATE, RATE, RATE, None)))
+        position += 4 * RATE
+    assert one_machine.cutter.position == position
+    assert sum(not w.lost for _, w in windows) >= 4
