@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 _TIME_ERROR = 5
 """What adjtimex(2) returns while nothing disciplines the clock."""
@@ -29,3 +31,9 @@ def is_synchronised() -> bool | None:
     except (OSError, AttributeError):
         return None
     return None if state < 0 else state != _TIME_ERROR
+
+
+def seconds_since_process_start() -> float:
+    """Since the kernel started this process, imports included."""
+    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    return boot_time() - ticks / os.sysconf("SC_CLK_TCK")

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PrivateAttr,
     field_validator,
@@ -20,23 +18,11 @@ from pydantic import (
 )
 
 from edge_asd.audio.windows import MIN_HOP_SECONDS, WINDOW_SECONDS
+from edge_asd.config_publish import MetricsSection, MqttSection
+from edge_asd.config_types import Name, Number, RelativePath, Section, as_section, dotted
 from edge_asd.operating_point import MOST_PER_DAY
 from edge_asd.pipeline import AlarmSettings
 from edge_asd.strict_yaml import Document
-
-NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
-
-Name = Annotated[str, Field(pattern=NAME_PATTERN)]
-
-
-def _as_float(value: Any) -> Any:
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-Number = Annotated[float, BeforeValidator(_as_float), Field(allow_inf_nan=False)]
-"""A number, whole or not; never a text or a truth value."""
-RelativePath = Annotated[Path, Field(strict=False)]
-"""A path; a relative one starts at the configuration's folder."""
 
 
 def _k_of_n(text: str) -> tuple[int, int]:
@@ -46,21 +32,7 @@ def _k_of_n(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def dotted(location: tuple[str | int, ...]) -> str:
-    """Keys joined with dots; items of lists are counted from 1."""
-    return ".".join(str(part + 1) if isinstance(part, int) else part for part in location) or "the file"
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-def _as_section(value: Any) -> Any:
-    """A key with nothing after it is a section of defaults, not the absence of one: ``tls:`` must not mean no TLS."""
-    return {} if value is None else value
-
-
-class DetectorEntry(_Section):
+class DetectorEntry(Section):
     """A detector file and, where it serves several machine ids, the one that is meant."""
 
     file: RelativePath
@@ -72,10 +44,10 @@ def _short_form(value: Any) -> Any:
 
 
 def _active_when(value: Any) -> Any:
-    return {"learned": True} if value == "learned" else _as_section(value)
+    return {"learned": True} if value == "learned" else as_section(value)
 
 
-class ActiveWhen(_Section):
+class ActiveWhen(Section):
     """When a machine counts as running; otherwise it is idle and not scored."""
 
     level_above_dbfs: Annotated[Number, Field(ge=-120, lt=0)] | None = None
@@ -96,7 +68,7 @@ class ActiveWhen(_Section):
         return "learned" if self.level_above_dbfs is None else self.level_above_dbfs
 
 
-class AlarmSection(_Section):
+class AlarmSection(Section):
     """When to raise and to clear."""
 
     false_alarms_per_day: Annotated[Number, Field(gt=0, le=MOST_PER_DAY)] = 0.1
@@ -133,7 +105,7 @@ class AlarmSection(_Section):
         )
 
 
-class DeviceSection(_Section):
+class DeviceSection(Section):
     """The input that the machines' channels belong to."""
 
     name: Annotated[str, Field(min_length=1)] | None = None
@@ -156,7 +128,7 @@ class DeviceSection(_Section):
         return self
 
 
-class MachineSection(_Section):
+class MachineSection(Section):
     """One machine."""
 
     name: Name
@@ -177,7 +149,7 @@ class MachineSection(_Section):
     hop_seconds: Annotated[Number, Field(ge=MIN_HOP_SECONDS, le=3600)] = WINDOW_SECONDS
     """From the start of a window to the start of the next."""
     active_when: Annotated[ActiveWhen | None, BeforeValidator(_active_when)] = None
-    alarm: Annotated[AlarmSection, BeforeValidator(_as_section)] = AlarmSection()
+    alarm: Annotated[AlarmSection, BeforeValidator(as_section)] = AlarmSection()
 
     @model_validator(mode="after")
     def _has_one_sound(self) -> Self:
@@ -195,80 +167,17 @@ class MachineSection(_Section):
         return detectors
 
 
-class TlsSection(_Section):
-    """TLS to the broker; present and empty means the system's certificate authorities."""
-
-    ca: RelativePath | None = None
-    """Certificate of the authority that signed the broker's."""
-    certificate: RelativePath | None = None
-    """The client's own, with ``key``."""
-    key: RelativePath | None = None
-
-    @model_validator(mode="after")
-    def _is_a_pair(self) -> Self:
-        if (self.certificate is None) != (self.key is None):
-            raise ValueError("certificate and key go together: give both or none")
-        return self
-
-
-class MqttSection(_Section):
-    """The broker; without this section events go to the log only."""
-
-    host: Annotated[str, Field(min_length=1)]
-    port: Annotated[int, Field(ge=1, le=65535)] = 1883
-    tls: Annotated[TlsSection | None, BeforeValidator(_as_section)] = None
-    username: str | None = None
-    password_file: RelativePath | None = None
-    """Its first line is the password; looked for in $CREDENTIALS_DIRECTORY first."""
-
-    @field_validator("host")
-    @classmethod
-    def _is_a_host_name(cls, host: str) -> str:
-        try:
-            host.encode("idna")
-        except UnicodeError:
-            raise ValueError(f"{host!r} is not a host name") from None
-        return host
-
-    @model_validator(mode="after")
-    def _has_a_user(self) -> Self:
-        if self.password_file is not None and self.username is None:
-            raise ValueError("password_file needs a username")
-        return self
-
-
-class MetricsSection(_Section):
-    """The Prometheus endpoint; without this section there is none."""
-
-    listen: str = "127.0.0.1:9464"
-    """ADDRESS:PORT."""
-
-    @field_validator("listen")
-    @classmethod
-    def _is_an_address(cls, text: str) -> str:
-        host, _, port = text.rpartition(":")
-        if not host or not port.isdecimal() or not 0 <= int(port) <= 65535:
-            raise ValueError("must be ADDRESS:PORT, for example 127.0.0.1:9464")
-        return text
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """Host and port."""
-        host, _, port = self.listen.rpartition(":")
-        return host.strip("[]"), int(port)
-
-
-class Config(_Section):
+class Config(Section):
     """The whole file."""
 
     site: Name
     """The plant."""
     node: Name
     """The PC or the place in the plant."""
-    device: Annotated[DeviceSection | None, BeforeValidator(_as_section)] = None
+    device: Annotated[DeviceSection | None, BeforeValidator(as_section)] = None
     machines: Annotated[tuple[MachineSection, ...], Field(min_length=1, max_length=1000, strict=False)]
-    mqtt: Annotated[MqttSection | None, BeforeValidator(_as_section)] = None
-    metrics: Annotated[MetricsSection | None, BeforeValidator(_as_section)] = None
+    mqtt: Annotated[MqttSection | None, BeforeValidator(as_section)] = None
+    metrics: Annotated[MetricsSection | None, BeforeValidator(as_section)] = None
 
     @field_validator("machines")
     @classmethod

@@ -16,11 +16,9 @@ from edge_asd.config import (
     DetectorEntry,
     DeviceSection,
     MachineSection,
-    MetricsSection,
-    MqttSection,
-    TlsSection,
-    dotted,
 )
+from edge_asd.config_publish import MetricsSection, MqttSection, TlsSection
+from edge_asd.config_types import dotted
 from edge_asd.errors import ConfigurationError
 from edge_asd.strict_yaml import Document, YamlError, load
 

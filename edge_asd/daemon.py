@@ -13,6 +13,7 @@ from edge_asd import systemd
 from edge_asd.audio.guard import Guard
 from edge_asd.audio.microphone import Microphone, Status
 from edge_asd.audio.windows import Window
+from edge_asd.clock import seconds_since_process_start
 from edge_asd.config import Config
 from edge_asd.errors import EXIT_DONE, ConfigurationError, DetectorError, RecordingError
 from edge_asd.machine import DeviceFeed, Machine, RecordingFeed, device_settings, load_machines
@@ -146,7 +147,7 @@ class Daemon:
         self._log(
             "ready",
             machines=list(self._machines),
-            start_seconds=round(_seconds_since_process_start(), 3),
+            start_seconds=round(seconds_since_process_start(), 3),
             metrics=None if self._server is None else self._server.port,
         )
         systemd.notify("READY=1")
@@ -294,9 +295,3 @@ class Daemon:
             self._server.stop()
         self._log("stopped")
         self._log.close()
-
-
-def _seconds_since_process_start() -> float:
-    """Since the kernel started this process, imports included."""
-    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")

@@ -22,7 +22,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edge_asd.config import MqttSection
+from edge_asd.config_publish import MqttSection
 from edge_asd.errors import ConfigurationError
 from edge_asd.publish.log import Log
 from edge_asd.publish.metrics import Metrics

@@ -28,7 +28,7 @@ from parts.broker import TOPIC, Broker, Subscriber
 from parts.daemon import Daemon, write_config
 from parts.waiting import START_SECONDS, free_port, until
 
-from edge_asd.config import MqttSection
+from edge_asd.config_publish import MqttSection
 from edge_asd.demo.clips import simulate
 from edge_asd.demo.slide_rail import Fault
 from edge_asd.detector import Detector

@@ -24,6 +24,7 @@ from vm.sound_card import NAME, SoundCard, check_counter, load_driver, wait_for_
 import edge_asd.demo
 from edge_asd.audio.device import DeviceSettings
 from edge_asd.audio.quiet import filter_standard_error
+from edge_asd.clock import utc
 
 LOST_WITHIN = 3.0
 BACK_WITHIN = 10.0
@@ -87,6 +88,26 @@ machines:
 metrics: {{listen: "127.0.0.1:0"}}
 """)
     return path
+
+
+def test_clock_steps_do_not_disturb_what_is_heard(rig: SoundCard, upwards: Path) -> None:
+    """The guest's own clock is set, an hour back and a day on, as NTP does at boot."""
+    rig.plug(upwards, 48_000)
+    wait_for_player()
+    with Listening(DeviceSettings(name=NAME)) as listening:
+        listening.wait_until_heard(BACK_WITHIN)
+        ledger = listening.microphone.ledger
+        lost = ledger.lost
+        for step in (-3600.0, 86_400.0):
+            time.sleep(4)
+            time.clock_settime(time.CLOCK_REALTIME, time.time() + step)
+            told = utc(ledger.time_at(ledger.position / ledger.rate)).timestamp()
+            assert abs(told - time.time()) < 1, "what is heard now is told in the time that it is now"
+        time.sleep(8)
+        assert listening.microphone.status.is_heard and ledger.lost == lost
+    assert abs(listening.missing) <= BLOCK_SECONDS
+    check_counter(listening.stretches, 1)
+    assert [w.lost for w in listening.windows] == [0] * len(listening.windows) and listening.windows
 
 
 def test_unplugged_five_times_while_it_listens(rig: SoundCard, upwards: Path) -> None:
