@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -60,8 +61,8 @@ class Plant:
         states = self.subscriber.of("machine/rail-7/state")
         return states[-1].document if states else {}
 
-    def wait_for_signal(self, signal: str, seconds: float) -> dict[str, Any]:
-        until(lambda: self.state().get("signal") == signal, f"signal {signal}; it is {self.state()}", seconds)
+    def wait_for_signal(self, wanted: str, seconds: float) -> dict[str, Any]:
+        until(lambda: self.state().get("signal") == wanted, f"signal {wanted}; it is {self.state()}", seconds)
         return self.state()
 
     def scored(self) -> float:
@@ -177,6 +178,14 @@ def test_a_sound_server_that_hangs_ends_the_daemon(plant: Callable[..., Plant]) 
         assert again.process.wait(20) == EXIT_SOUND_SYSTEM_HUNG
     finally:
         again.kill()
+    # Who stops it while it hangs is not told of a failure.
+    stopped = Daemon(hall.daemon.errors.with_suffix(".yaml"), **hall.server.environment)
+    try:
+        time.sleep(4)  # it has begun to open the device
+        stopped.process.send_signal(signal.SIGTERM)
+        assert stopped.process.wait(20) == 0
+    finally:
+        stopped.kill()
     hall.server.resume()
     last = Daemon(hall.daemon.errors.with_suffix(".yaml"), **hall.server.environment)
     try:
