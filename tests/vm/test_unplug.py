@@ -139,7 +139,9 @@ def test_unplugged_five_times_while_it_listens(rig: SoundCard, upwards: Path) ->
     print(f"\n  captured {ledger.captured} + lost {ledger.lost}, missing {listening.missing:.4f} s; runs of {runs}")
     print(f"  resampled: heard {heard} + lost {lost_at_rate}; lost in windows {[w.lost for w in listening.windows]}")
     assert abs(listening.missing) < BLOCK_SECONDS
-    assert sum(s.frames for s in listening.stretches) == ledger.captured + ledger.lost
+    # What was lost before the device's rate was known is counted at another.
+    accounted = sum(s.frames * ledger.rate / s.rate for s in listening.stretches)
+    assert abs(accounted - ledger.captured - ledger.lost) <= 1
     assert sum(s.frames for s in listening.stretches if s.samples is not None) == ledger.captured
     assert len(runs) == 6
     # The resampler keeps back some samples until the end.
