@@ -92,6 +92,8 @@ class Microphone:
         self._input: OpenInput | None = None
         self._before: Opening | None = None
         self._claim = Claim()
+        self._needs_restart = True
+        """PortAudio has not been started, or a stream that it gave has been lost."""
         self.ledger = Ledger(_RATE_UNTIL_KNOWN, clock())
         """For reading only."""
         self.status = Status(False, "the device has not been opened yet")
@@ -134,9 +136,11 @@ class Microphone:
             try:
                 self._round()
             except Exception as error:  # whatever it is, the listening goes on
+                self._needs_restart = True
                 self._note_absence(f"the sound system failed: {error!r}")
             if self._stopping.is_set() or self.failure is not None:
                 break
+            self._needs_restart |= self._has_given
             rounds = 0 if self._has_given else rounds
             try:
                 self._close()
@@ -149,8 +153,12 @@ class Microphone:
     def _round(self) -> None:
         """Look for the device, and listen until it is lost."""
         try:
-            with self._guard.watch("starting PortAudio"):
-                self._backend.restart()
+            # Asked each time, so that it is known what each start has seen.
+            may_find_more = self._backend.may_find_more()
+            if may_find_more or self._needs_restart:
+                with self._guard.watch("starting PortAudio"):
+                    self._backend.restart()
+            self._needs_restart = False
             opened = self._open()
             if not self._settled.is_set():
                 self.status = Status(False, "waiting for the first samples", opened.opening)

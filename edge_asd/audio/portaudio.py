@@ -18,6 +18,7 @@ import numpy as np
 
 from edge_asd.audio.hardware import has_capture
 from edge_asd.audio.ledger import Block
+from edge_asd.audio.surroundings import Surroundings
 from edge_asd.clock import boot_time
 from edge_asd.errors import ConfigurationError, DeviceError
 
@@ -63,6 +64,9 @@ class Backend(Protocol):
     def restart(self) -> None:
         """Forget everything and look for devices anew."""
 
+    def may_find_more(self) -> bool:
+        """Whether a restart could bring anything new."""
+
     def shut_down(self) -> None:
         """Leave."""
 
@@ -85,6 +89,7 @@ class PortAudio:
 
     def __init__(self) -> None:
         self._sd: Any = None
+        self._surroundings = Surroundings()
 
     def restart(self) -> None:
         """Initialise, again where it was.
@@ -101,6 +106,10 @@ class PortAudio:
             self._sd._initialize()
         except self._sd.PortAudioError as error:
             raise DeviceError(f"PortAudio cannot be started: {_text(error)}") from None
+
+    def may_find_more(self) -> bool:
+        """Whether cards or sources have changed since this was last true."""
+        return self._surroundings.have_changed()
 
     def shut_down(self) -> None:
         """Terminate."""

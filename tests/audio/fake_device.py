@@ -197,6 +197,9 @@ class FakeSoundSystem:
         """Nobody gives samples."""
         self.hangs_in: str | None = None
         """The call that never returns: restart, open, close."""
+        self.restarts = 0
+        self.is_unchanged = False
+        """Nothing that could be seen of it has changed."""
         self.fails_with: Exception | None = None
         """What starting raises."""
         self._listed: list[FakeInput] = []
@@ -209,6 +212,9 @@ class FakeSoundSystem:
         patch.setattr(microphone, "find_device", partial(find_device, sys=self._sys))
         for device in self.devices:
             self.plug(device) if device.is_there else self.unplug(device)
+
+    def may_find_more(self) -> bool:
+        return not self.is_unchanged
 
     def plug(self, device: FakeInput, card: int | None = None) -> None:
         device.is_there = True
@@ -230,6 +236,7 @@ class FakeSoundSystem:
 
     def restart(self) -> None:
         self.call("restart")
+        self.restarts += 1
         if self.fails_with is not None:
             raise self.fails_with
         self._listed = [d for d in self.devices if d.is_there]

@@ -376,3 +376,15 @@ def test_a_device_that_keeps_to_no_rate_is_not_called_heard(pace):
     assert ledger.is_hopeless
     ledger.begin_stream()
     assert not ledger.is_hopeless
+
+
+def test_where_nothing_changes_portaudio_is_not_started_again_and_again(world, monkeypatch):
+    """It loses memory each time, and a device may be away for months."""
+    device = FakeInput("vmic", is_there=False)
+    session = Session(world, monkeypatch, device)
+    session.system.is_unchanged = True
+    session.at(3600, lambda: (session.system.plug(device), setattr(session.system, "is_unchanged", False)))
+    session.run(3650)
+    assert session.reasons()[-1] is None, "heard within ten seconds of its coming"
+    assert session.system.restarts <= 15
+    session.check_books()
