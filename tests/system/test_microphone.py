@@ -137,6 +137,7 @@ def test_a_device_that_comes_and_goes(plant: Callable[..., Plant], schema: Calla
         ],
         1,
     ):
+        time.sleep(2)  # into the next window
         lose()
         state = hall.wait_for_signal("none", NOTICED_SECONDS)
         assert state["signal_reason"] == reason, what
