@@ -1,8 +1,9 @@
 """The ONNX contract: what a detector file must be, how it is loaded and how it scores.
 
 A detector takes ``log_mel`` float32 ``[window, mel, frame]`` and gives ``score`` float32 ``[window]`` and
-``anomaly_map`` float32 ``[window, mel, frame]``. Further inputs have defaults (``machine_id``, ``search_steps``), a
-further output is for evaluation (``report_score``). Nothing here knows what a network or a latent search is.
+``anomaly_map`` float32 ``[window, mel, frame]``. Further inputs have defaults: ``machine_id``, ``search_steps``, and
+for evaluation ``ablation`` (int64 ``[]``: 0 is none, i + 1 is the metadata's ``ablations[i]``). A further output,
+``report_score``, is for evaluation too. Nothing here knows what a network or a latent search is.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from edge_asd.metadata import KEY, DetectorMetadata, read_metadata
 
 MAX_BYTES = 256 * 1024 * 1024
 """A detector is a few megabytes; anything above this is something else."""
-_OPTIONAL_INPUTS = {"machine_id": "tensor(int64)", "search_steps": "tensor(int64)"}
+_OPTIONAL_INPUTS = {"machine_id": "tensor(int64)", "search_steps": "tensor(int64)", "ablation": "tensor(int64)"}
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,14 @@ class Detector:
         wanted = "serves several machines, and no id is given" if machine_id is None else f"does not know {machine_id}"
         raise DetectorError(self.path, f"{wanted}; it knows {', '.join(ids)}")
 
-    def score(self, log_mel: Float32Array, machine_index: int = 0, search_steps: int | None = None) -> Score:
+    def score(
+        self,
+        log_mel: Float32Array,
+        machine_index: int = 0,
+        search_steps: int | None = None,
+        *,
+        ablation: str | None = None,
+    ) -> Score:
         """Score one window.
 
         One window at a time, always: a batch could change the order of sums, and with it the last bit.
@@ -94,9 +102,10 @@ class Detector:
             log_mel: shape ``[mel, frame]``.
             machine_index: from `index_of`.
             search_steps: for detectors that search; None takes the file's own number.
+            ablation: one of the metadata's ``ablations``: what it scores without that part. For evaluation only.
 
         Raises:
-            DetectorError: it cannot be computed, or gives NaN or infinity.
+            DetectorError: it cannot be computed, gives NaN or infinity, does not search, or has no such ablation.
         """
         feed: dict[str, Any] = {"log_mel": log_mel[None]}
         if "machine_id" in self.optional_inputs:
@@ -105,6 +114,11 @@ class Detector:
             if "search_steps" not in self.optional_inputs:
                 raise DetectorError(self.path, "does not search: search_steps has no meaning for it")
             feed["search_steps"] = np.array(search_steps, np.int64)
+        if ablation is not None:
+            known = self.metadata.ablations
+            if ablation not in known:
+                raise DetectorError(self.path, f"has no ablation {ablation}; it has {', '.join(known) or 'none'}")
+            feed["ablation"] = np.array(known.index(ablation) + 1, np.int64)
         try:
             values = dict(zip(self._outputs, self._session.run(self._outputs, feed), strict=True))
         except Exception as error:  # see above
@@ -191,6 +205,9 @@ def _check_contract(session: ort.InferenceSession, metadata: DetectorMetadata) -
     known = {name for name, kind in optional.items() if _OPTIONAL_INPUTS.get(name) == kind}
     if len(metadata.ids) > 1 and "machine_id" not in known:
         raise ValueError("serves several machine ids, but has no input machine_id with a default")
+    if metadata.ablations and "ablation" not in known:
+        names = ", ".join(metadata.ablations)
+        raise ValueError(f"names ablations ({names}), but has no int64 input ablation with a default")
     return frozenset(known)
 
 

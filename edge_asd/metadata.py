@@ -20,6 +20,7 @@ FORMAT = 1
 _MAX_BYTES = 64 * 1024 * 1024
 _MAX_CELLS = 16 * 1024 * 1024
 
+_AblationName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
@@ -89,6 +90,12 @@ class DetectorMetadata(BaseModel):
     log_mel: dict[str, Any]
     """`LogMelParameters`, and the choices that all log-Mels here have in common."""
     window_seconds: Annotated[float, Field(ge=1, le=60)]
+    ablations: Annotated[tuple[_AblationName, ...], Field(max_length=16)] = ()
+    """What can be taken away to show what it is worth: value i + 1 of the input ``ablation`` means ``ablations[i]``.
+
+    In use: ``mean_image`` (reconstruction replaced by the training mean, with distances fitted to that) and
+    ``untrained_start`` (the latent search starts from z = 0 instead of the encoder's z).
+    """
     calibration: dict[str, Calibration]
     """By machine id."""
     self_check: SelfCheck
@@ -106,6 +113,8 @@ class DetectorMetadata(BaseModel):
         missing = set(self.ids) ^ set(self.calibration)
         if missing or len(set(self.ids)) != len(self.ids):
             raise ValueError(f"ids and calibration do not match: {', '.join(sorted(missing)) or 'an id twice'}")
+        if len(set(self.ablations)) != len(self.ablations):
+            raise ValueError(f"an ablation twice: {', '.join(self.ablations)}")
         if self.self_check.log_mel.shape[1:] != self.shape:
             raise ValueError(f"the self-check's input is not [window, {self.shape[0]}, {self.shape[1]}]")
         return self

@@ -322,3 +322,62 @@ def test_nan_beside_the_score_is_refused(tiny: Tiny, output: str) -> None:
 
     with pytest.raises(DetectorError, match=r"NaN|of nan"):
         Detector(Path("nan.onnx"), tiny(model=add_nan)).check_itself()
+
+
+def with_ablation(model: onnx.ModelProto, dtype: type = np.int64, default: bool = True) -> None:
+    """The score is the mean plus a hundred times the input ``ablation``."""
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    model.graph.input.append(helper.make_tensor_value_info("ablation", kind, []))
+    if default:
+        model.graph.initializer.append(numpy_helper.from_array(np.array(0, dtype), "ablation"))
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(100), "hundred"))
+    model.graph.node[0].output[0] = "plain"
+    for operator, given, made, more in [
+        ("Cast", ["ablation"], "number", {"to": TensorProto.FLOAT}),
+        ("Mul", ["number", "hundred"], "added", {}),
+        ("Add", ["plain", "added"], "score", {}),
+    ]:
+        model.graph.node.append(helper.make_node(operator, given, [made], name=made, **more))
+
+
+def test_an_ablation_is_asked_for_by_its_name(tiny: Tiny) -> None:
+    names = ["mean_image", "untrained_start"]
+    detector = Detector(PATH, tiny(document=put(names, "ablations"), model=with_ablation))
+    assert detector.metadata.ablations == ("mean_image", "untrained_start")
+    assert detector.optional_inputs == {"ablation"}
+    detector.check_itself()
+    plain = detector.score(WINDOW).score
+    assert plain == pytest.approx(float(WINDOW.mean()), abs=1e-3)
+    found = [detector.score(WINDOW, ablation=name).score - plain for name in names]
+    assert found == pytest.approx([100, 200], abs=1e-3)
+    with pytest.raises(DetectorError) as caught:
+        detector.score(WINDOW, ablation="no_network")
+    assert checked(caught.value) == "has no ablation no_network; it has mean_image, untrained_start"
+
+
+def test_a_detector_without_ablations_has_none(tiny: Tiny) -> None:
+    for content in (tiny(), tiny(document=drop("ablations"))):  # files from before there were any
+        detector = Detector(PATH, content)
+        assert detector.metadata.ablations == ()
+        with pytest.raises(DetectorError) as caught:
+            detector.score(WINDOW, ablation="mean_image")
+        assert checked(caught.value) == "has no ablation mean_image; it has none"
+
+
+@pytest.mark.parametrize(
+    ("names", "change", "words"),
+    [
+        (["mean_image"], lambda model: None, "names ablations (mean_image), but has no int64 input ablation with a"),
+        (["mean_image"], lambda model: with_ablation(model, np.float32), "has no int64 input ablation with a default"),
+        (["mean_image"], lambda model: with_ablation(model, default=False), "has log_mel, ablation"),
+        (["a", "a"], with_ablation, "an ablation twice: a, a"),
+        (["Mean image"], with_ablation, "ablations.0"),
+        ([1], with_ablation, "ablations.0"),
+        ("mean_image", with_ablation, "ablations"),
+        ([f"a{n}" for n in range(17)], with_ablation, "ablations"),
+    ],
+)
+def test_ablations_that_cannot_be_asked_for_are_refused(
+    tiny: Tiny, names: Any, change: Callable[[Any], Any], words: str
+) -> None:
+    assert words in refusal(tiny(document=put(names, "ablations"), model=change))
