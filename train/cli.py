@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from typing import Any, TypeVar
 from edge_asd import __version__
 from edge_asd.errors import EXIT_DONE, EXIT_SOME_FAILED, EXIT_USAGE, EdgeAsdError, UsageError
 
+from .evaluate_cli import add_evaluate
 from .settings import field_meanings
 
 _Settings = TypeVar("_Settings")
@@ -68,12 +68,7 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     _add_kind(commands, given, "statistics", "distances of clip statistics; no network, seconds to fit")
     _add_kind(commands, given, "cae", "convolutional autoencoder; statistics of what it cannot reconstruct")
     _add_kind(commands, given, "anogan", "adversarial networks; statistics of what the generator cannot reach")
-    evaluate = commands.add_parser("evaluate", help="AUC and pAUC on labelled clips, beside trivial scorers")
-    evaluate.add_argument("detectors", nargs="+", type=Path, metavar="DETECTOR", help="detector files")
-    evaluate.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder in the DCASE 2020 layout")
-    evaluate.add_argument("--machine", metavar="NAME", help="folder within it (default: the detectors' machine type)")
-    evaluate.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    evaluate.set_defaults(do=_evaluate)
+    add_evaluate(commands)
     _add_simulate(commands)
     return parser
 
@@ -200,19 +195,6 @@ def _settings(kind: type[_Settings], chosen: dict[str, Any]) -> _Settings:
         return kind(**chosen)
     except ValueError as error:
         raise UsageError(str(error)) from None
-
-
-def _evaluate(options: argparse.Namespace) -> int:
-    from edge_asd.verification import load_detector
-
-    from .evaluate import evaluate, print_table
-
-    result = evaluate([load_detector(path) for path in options.detectors], options.data, options.machine)
-    if options.json:
-        print(json.dumps(result, indent=1))
-    else:
-        print_table(result)
-    return EXIT_DONE
 
 
 def _simulate(options: argparse.Namespace) -> int:

@@ -1,125 +1,187 @@
-"""Judges detectors on labelled clips, beside scorers so plain that a detector must beat them."""
+"""Judges detectors on labelled clips: beside trivial scorers, beside themselves without a part, beside each other.
+
+The document that `evaluate` gives, and `edge-asd-train evaluate --json` prints:
+
+``schema``
+    1.
+``settings``
+    ``max_fpr`` of the pAUC, ``target`` share of windows and its ``rarity``, ``resamples``, ``confidence``.
+``machines``
+    By folder name: ``detectors`` (by name: ``kind``, and of each file ``files``, ``sha256``, ``ids``), ``clips`` (by
+    machine id: ``normal``, ``anomalous``, ``normal_recordings``, ``anomalous_recordings``), ``scorers``,
+    ``differences``, ``false_alarms``, ``notes``.
+``all``
+    ``machines`` (names), ``scorers``, ``differences``, ``false_alarms``: means over machines and sums of counts, of
+    the scorers that every machine has; None where there is one machine.
+
+``scorers``: by name, ``auc`` and ``pauc`` (means over machine ids: ``value``, ``interval``), ``level_correlation``
+(Spearman's, over normal clips within ids; None where it has no meaning), and for one machine ``per_id`` (``auc``,
+``pauc``). ``differences``: list of ``scorer``, ``reference``, ``auc``, ``pauc`` (scorer less reference: ``value``, and
+the ``interval`` of the paired resamples). ``false_alarms``: by detector, ``test`` and ``other`` (None without further
+normal sound), each ``beyond``, ``windows``, ``share`` and its exact ``interval``.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from tqdm import tqdm
 
 from edge_asd.detector import Detector
-from edge_asd.logmel import LogMelParameters
-from edge_asd.roc import RocSummary, mean_over_ids, summarise
+from edge_asd.roc import MAX_FPR
 
-from .corpus import Clip, CorpusError, Windows, load_windows, read_clips
+from .bootstrap import CONFIDENCE, estimate
+from .corpus import CorpusError
+from .false_alarms import Count
+from .machine_evaluation import Choices, MachineEvaluation, evaluate_machine
+from .scorers import COMBINATION, ENERGY, MEAN_DISTANCE, Floats
 
-ENERGY, MEAN_DISTANCE = "energy", "distance to the mean log-Mel"
+SCHEMA = 1
 
 
-def evaluate(detectors: Sequence[Detector], data: Path, machine: str | None) -> dict[str, Any]:
-    """AUC and pAUC of detectors and trivial scorers on ``DATA/MACHINE/test``.
+def evaluate(
+    detectors: Sequence[Detector],
+    data: Path,
+    machines: Sequence[str] | None = None,
+    choices: Choices | None = None,
+) -> dict[str, Any]:
+    """AUC, pAUC, paired differences and false alarms on ``DATA/MACHINE/test``.
 
     Args:
-        detectors: of one machine type.
+        detectors: of one or several machine types.
         data: folder in the DCASE layout.
-        machine: folder within it; the detectors' machine type unless given.
+        machines: folders within it. Where the detectors are of several machine types, those to take; where they are of
+            one, folders to judge all of them on. The detectors' machine types unless given.
+        choices: the rest.
 
     Returns:
-        ``machine``, ``clips``, and ``scorers``: name to ``per_id`` and ``mean``.
+        The document described above.
 
     Raises:
-        CorpusError: no labelled clips, or of ids that a detector does not know.
+        CorpusError: no labelled clips, of ids that a detector does not know, or no detector for a machine.
+        DetectorError: a detector cannot score.
+        ValueError: choices that cannot be.
     """
-    kinds = {d.metadata.machine_type for d in detectors}
-    if machine is None and len(kinds) > 1:
-        raise CorpusError(f"the detectors are for {', '.join(sorted(kinds))}; say with --machine what to evaluate on")
-    machine = machine or kinds.pop()
-    clips = read_clips(data, machine, "test")
-    for detector in detectors:
-        known = set(detector.metadata.ids)
-        strange = sorted({c.machine_id for c in clips} - known) if len(known) > 1 else []
-        if strange:
-            raise CorpusError(
-                f"{detector.path}: does not know {', '.join(strange)}; it knows {', '.join(sorted(known))}"
-            )
-    windows = load_windows(clips, LogMelParameters(), title=f"log-Mel of {machine} test")
-    scorers: dict[str, NDArray[np.float64]] = {}
-    for detector in detectors:
-        name = f"{detector.metadata.kind} ({detector.path.name})"
-        scores, reports = _detector_scores(detector, clips, windows)
-        scorers[name] = scores
-        if reports is not None and not np.array_equal(scores, reports):
-            scorers[f"{name}, report_score"] = reports
-    scorers[ENERGY] = windows.level_dbfs
-    if (data / machine / "train").is_dir():
-        scorers[MEAN_DISTANCE] = _distance_to_mean(read_clips(data, machine, "train"), clips, windows)
+    choices = choices or Choices()
+    found = [evaluate_machine(own, data, name, choices) for name, own in _by_machine(detectors, machines).items()]
     return {
-        "machine": machine,
-        "clips": len(set(windows.clip.tolist())),
-        "scorers": {name: _summary(clips, windows, values) for name, values in scorers.items()},
+        "schema": SCHEMA,
+        "settings": {
+            "max_fpr": MAX_FPR,
+            "target": choices.target,
+            "rarity": -math.log10(choices.target),
+            "resamples": choices.resamples,
+            "confidence": CONFIDENCE,
+        },
+        "machines": {e.machine: _machine_document(e) for e in found},
+        "all": _all_document(found) if len(found) > 1 else None,
     }
 
 
-def print_table(result: dict[str, Any]) -> None:
-    """The result as lines of text: AUC / pAUC by id and their mean, best first."""
-    scorers = result["scorers"]
-    ids = list(next(iter(scorers.values()))["per_id"])
-    print(f"{result['machine']}: {result['clips']} test clips; AUC / pAUC (max_fpr 0.1)")
-    width = max(len(name) for name in scorers)
-    print(f"{'scorer':<{width}}  {'mean':<13}" + "".join(f"  {i:<13}" for i in ids))
-    for name, found in sorted(scorers.items(), key=lambda item: -item[1]["mean"]["auc"]):
-        cells = [found["mean"], *(found["per_id"][i] for i in ids)]
-        print(f"{name:<{width}}" + "".join(f"  {c['auc']:.3f} / {c['pauc']:.3f}" for c in cells))
+def comparisons(members: Sequence[tuple[str, str]], areas: dict[str, Floats]) -> list[tuple[str, str]]:
+    """Which scorers are to be compared with which.
+
+    Args:
+        members: name and kind of each detector, in the order given.
+        areas: of every scorer there is, ``[2, 1 + resample]``.
+
+    Returns:
+        (scorer, reference): a detector and what remains of it without a part; trivial scorers; the first of kind
+        ``statistics`` and the first of its own kind; and the combination and the best of its members.
+    """
+    pairs = []
+    statistics = next((name for name, kind in members if kind == "statistics"), None)
+    for name, kind in members:
+        references = [other for other in areas if other.startswith(f"{name}, ")]
+        first = next(other for other, its in members if its == kind)
+        references += [r for r in (first, statistics) if r is not None and r != name]
+        references += [r for r in (ENERGY, MEAN_DISTANCE) if r in areas]
+        pairs += [(name, r) for r in dict.fromkeys(references)]
+    if COMBINATION in areas:
+        best = max((name for name, _ in members), key=lambda name: float(areas[name][0, 0]))
+        pairs.append((COMBINATION, best))
+    return pairs
 
 
-def _detector_scores(
-    detector: Detector, clips: Sequence[Clip], windows: Windows
-) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-    scores, reports = [], []
-    several = len(detector.metadata.ids) > 1
-    for log_mel, clip in zip(
-        tqdm(windows.log_mel, desc=detector.path.name, unit="window", leave=False), windows.clip, strict=True
-    ):
-        index = detector.index_of(clips[clip].machine_id if several else None)
-        found = detector.score(log_mel, index)
-        scores.append(found.score)
-        if found.report_score is not None:
-            reports.append(found.report_score)
-    return np.array(scores), np.array(reports) if len(reports) == len(scores) else None
+def _by_machine(detectors: Sequence[Detector], machines: Sequence[str] | None) -> dict[str, list[Detector]]:
+    by_type: dict[str, list[Detector]] = {}
+    for detector in detectors:
+        by_type.setdefault(detector.metadata.machine_type, []).append(detector)
+    if not machines:
+        return by_type
+    names = list(dict.fromkeys(machines))
+    if len(by_type) == 1:
+        return dict.fromkeys(names, next(iter(by_type.values())))
+    for name in names:
+        if name not in by_type:
+            raise CorpusError(f"no detector is for {name}; they are for {', '.join(by_type)}")
+    return {name: by_type[name] for name in names}
 
 
-def _distance_to_mean(train: Sequence[Clip], clips: Sequence[Clip], windows: Windows) -> NDArray[np.float64]:
-    """Mean squared distance of each test window from the mean training log-Mel of its id, in dB squared."""
-    normal = load_windows(train, LogMelParameters(), title="log-Mel of training clips")
-    owners = np.array([train[i].machine_id for i in normal.clip])
-    means = {i: normal.log_mel[owners == i].mean(axis=0) for i in np.unique(owners)}
-    overall = normal.log_mel.mean(axis=0)
-    return np.array(
-        [
-            float(((log_mel - means.get(clips[clip].machine_id, overall)) ** 2).mean())
-            for log_mel, clip in zip(windows.log_mel, windows.clip, strict=True)
-        ]
-    )
-
-
-def _summary(clips: Sequence[Clip], windows: Windows, values: NDArray[np.float64]) -> dict[str, Any]:
-    """A clip's score is the mean over its windows."""
-    labelled = []
-    for index in sorted(set(windows.clip.tolist())):
-        clip = clips[index]
-        labelled.append((clip.machine_id, clip.is_anomaly, float(values[windows.clip == index].mean())))
-    summaries = summarise(labelled)
-    mean = mean_over_ids(summaries)
-    if mean is None:
-        raise CorpusError("no machine id has both normal and anomalous test clips: there is nothing to judge")
+def _machine_document(found: MachineEvaluation) -> dict[str, Any]:
+    scorers = _scorers(found.areas, found.level_correlation)
+    for name, per_id in found.per_id.items():
+        scorers[name]["per_id"] = {i: {"auc": whole, "pauc": partial} for i, (whole, partial) in per_id.items()}
     return {
-        "per_id": {machine_id: _as_dict(s) for machine_id, s in summaries.items()},
-        "mean": {"auc": mean[0], "pauc": mean[1]},
+        "detectors": {
+            m.name: {
+                "kind": m.kind,
+                "files": [d.path.name for d in m.detectors],
+                "sha256": [d.sha256 for d in m.detectors],
+                "ids": [list(d.metadata.ids) for d in m.detectors],
+            }
+            for m in found.members
+        },
+        "clips": found.clips,
+        "scorers": scorers,
+        "differences": _differences([(m.name, m.kind) for m in found.members], found.areas),
+        "false_alarms": _false_alarms(found.test_alarms, found.other_alarms),
+        "notes": found.notes,
     }
 
 
-def _as_dict(summary: RocSummary) -> dict[str, float]:
-    return {"auc": summary.auc, "pauc": summary.pauc, "normal": summary.normal, "anomalous": summary.anomalous}
+def _all_document(found: Sequence[MachineEvaluation]) -> dict[str, Any]:
+    first = found[0]
+    areas = {
+        name: np.mean([e.areas[name] for e in found], axis=0)
+        for name in first.areas
+        if all(name in e.areas for e in found)
+    }
+    levels = {name: [e.level_correlation[name] for e in found] for name in areas}
+    known = {name: [v for v in values if v is not None] for name, values in levels.items()}
+    return {
+        "machines": [e.machine for e in found],
+        "scorers": _scorers(areas, {name: float(np.mean(v)) if v else None for name, v in known.items()}),
+        "differences": _differences([(m.name, m.kind) for m in first.members if m.name in areas], areas),
+        "false_alarms": _false_alarms(_sums([e.test_alarms for e in found]), _sums([e.other_alarms for e in found])),
+    }
+
+
+def _scorers(areas: dict[str, Floats], level: dict[str, float | None]) -> dict[str, dict[str, Any]]:
+    return {name: {**_areas(a), "level_correlation": level[name]} for name, a in areas.items()}
+
+
+def _differences(members: Sequence[tuple[str, str]], areas: dict[str, Floats]) -> list[dict[str, Any]]:
+    return [
+        {"scorer": scorer, "reference": reference, **_areas(areas[scorer] - areas[reference])}
+        for scorer, reference in comparisons(members, areas)
+    ]
+
+
+def _areas(areas: Floats) -> dict[str, Any]:
+    return {"auc": estimate(areas[0]).as_dict(), "pauc": estimate(areas[1]).as_dict()}
+
+
+def _false_alarms(test: dict[str, Count], other: dict[str, Count]) -> dict[str, Any]:
+    return {
+        name: {"test": count.as_dict(), "other": other[name].as_dict() if name in other else None}
+        for name, count in test.items()
+    }
+
+
+def _sums(counts: Sequence[dict[str, Count]]) -> dict[str, Count]:
+    shared = [name for name in counts[0] if all(name in c for c in counts)]
+    return {name: sum((c[name] for c in counts), Count(0, 0)) for name in shared}

@@ -70,18 +70,14 @@ def test_statistics_end_to_end(run: Run, dataset: Path, statistics: Detector, tm
     assert status == 0
     status, text, _ = run("evaluate", out, "--data", dataset, "--machine", "slider", "--json")
     found = json.loads(text)
-    assert found["clips"] == 24 and set(found["scorers"]) == {
-        "statistics (slider.onnx)",
-        "energy",
-        "distance to the mean log-Mel",
-    }
-    mean = found["scorers"]["statistics (slider.onnx)"]["mean"]
-    assert mean["auc"] > 0.9 and mean["pauc"] > 0.8
-    assert found["scorers"]["energy"]["mean"]["auc"] < 0.75, "the simulation must not be separable by level"
-    lines = table.splitlines()
-    assert lines[0] == "slider: 24 test clips; AUC / pAUC (max_fpr 0.1)"
-    assert lines[2].startswith("statistics (slider.onnx)") and f"{mean['auc']:.3f} / {mean['pauc']:.3f}" in lines[2]
-    assert {line.split("  ")[0] for line in lines[3:]} == {"energy", "distance to the mean log-Mel"}
+    slider = found["machines"]["slider"]
+    assert {i: (c["normal"], c["anomalous"]) for i, c in slider["clips"].items()} == {"id_00": (6, 6), "id_02": (6, 6)}
+    assert list(slider["scorers"]) == ["statistics", "energy", "distance to the mean log-Mel"]
+    own = slider["scorers"]["statistics"]
+    assert own["auc"]["value"] > 0.9 and own["pauc"]["value"] > 0.8
+    assert slider["scorers"]["energy"]["auc"]["value"] < 0.75, "the simulation must not be separable by level"
+    assert "  statistics is slider.onnx" in table.splitlines()
+    assert f" {own['auc']['value']:.3f} " in table and "statistics - energy" in table
 
 
 def test_another_seed_splits_otherwise(dataset: Path) -> None:

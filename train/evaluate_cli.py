@@ -1,0 +1,87 @@
+"""edge-asd-train evaluate: its options, and what it does with them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+from edge_asd.errors import EXIT_DONE, UsageError
+
+
+def add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="AUC, pAUC, what each part adds, and false alarms on labelled clips",
+        description="Judges detectors on DIR/MACHINE/test: AUC and pAUC with intervals, beside trivial scorers and "
+        "beside themselves without a part; the combination of the detectors of a machine, as the daemon makes it; "
+        "false alarms on normal windows. Intervals are of 95 %, over recordings. A column tells how far each score "
+        "orders normal clips as their level does.",
+    )
+    parser.add_argument("detectors", nargs="+", type=Path, metavar="DETECTOR", help="detector files, of any machines")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder in the DCASE 2020 layout")
+    parser.add_argument(
+        "--machine",
+        nargs="+",
+        action="extend",
+        metavar="NAME",
+        help="folders within it (default: the detectors' machine types)",
+    )
+    parser.add_argument(
+        "--normal",
+        type=Path,
+        metavar="DIR",
+        help="count false alarms on the train clips of this folder too, less those that a detector was trained on",
+    )
+    parser.add_argument(
+        "--recording-digits",
+        type=int,
+        default=1,
+        metavar="N",
+        help="clips whose numbers agree but for the last N digits are of one recording (default: 1)",
+    )
+    parser.add_argument(
+        "--target",
+        type=float,
+        default=0.01,
+        metavar="SHARE",
+        help="of normal windows that may pass the threshold of the false-alarm count (default: 0.01, rarity 2)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the JSON to this file too")
+    parser.set_defaults(do=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Evaluate and print; returns the exit status."""
+    from edge_asd.verification import load_detector
+
+    from .evaluate import evaluate
+    from .evaluate_table import table
+    from .machine_evaluation import Choices
+
+    if not 0 < options.target < 1:
+        raise UsageError(f"--target {options.target:g}: must be a share between 0 and 1, for example 0.01")
+    if not 0 <= options.recording_digits <= 8:
+        raise UsageError(f"--recording-digits {options.recording_digits}: must be from 0 to 8")
+    if options.out:
+        _check_out(options.out)
+    detectors = [load_detector(path) for path in dict.fromkeys(options.detectors)]
+    choices = Choices(options.normal, options.recording_digits, options.target)
+    document = evaluate(detectors, options.data, options.machine, choices)
+    text = json.dumps(document, indent=1, allow_nan=False)
+    if options.out:
+        options.out.write_text(text + "\n", encoding="utf-8")
+    print(text if options.json else table(document))
+    return EXIT_DONE
+
+
+def _check_out(out: Path) -> None:
+    # Before the minutes of scoring, not after them.
+    if out.is_dir():
+        raise UsageError(f"--out {out}: is a folder; give the name of a file")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(out.parent, os.W_OK):
+        raise UsageError(f"--out {out}: its folder cannot be written to")

@@ -1,0 +1,108 @@
+"""False alarms on normal windows: how many, out of how many, and what share that can stand for."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from edge_asd.detector import Detector
+
+from .corpus import Clip
+
+TARGET = 0.01
+"""Share of normal windows that a threshold is chosen for: rarity 2."""
+CLIP_DIGITS = 16
+"""Hexadecimal digits of a clip's sha256 that a detector keeps of each clip it was trained on."""
+
+
+@dataclass(frozen=True)
+class Count:
+    """Windows beyond a threshold."""
+
+    beyond: int
+    windows: int
+
+    def __add__(self, other: Count) -> Count:
+        return Count(self.beyond + other.beyond, self.windows + other.windows)
+
+    def as_dict(self) -> dict[str, Any]:
+        """``beyond``, ``windows``, ``share`` and the exact ``interval`` of the share; None where there is no window."""
+        if not self.windows:
+            return {"beyond": 0, "windows": 0, "share": None, "interval": None}
+        return {
+            "beyond": self.beyond,
+            "windows": self.windows,
+            "share": self.beyond / self.windows,
+            "interval": list(exact_interval(self.beyond, self.windows)),
+        }
+
+
+def count_beyond(rarities: ArrayLike, target: float) -> Count:
+    """Windows whose rarity, ``[window]``, is that of a share of ``target`` of normal windows, or more.
+
+    Raises:
+        ValueError: a target that is no share.
+    """
+    if not 0 < target < 1:
+        raise ValueError(f"a target of {target} is not a share of windows between 0 and 1")
+    rarities = np.asarray(rarities, float)
+    return Count(int((rarities >= -math.log10(target)).sum()), rarities.size)
+
+
+def exact_interval(beyond: int, windows: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Interval of a share from a count, exact for windows that are independent.
+
+    Clopper and Pearson, "The use of confidence or fiducial limits illustrated in the case of the binomial", Biometrika
+    26, 1934. Windows of one recording are alike: for those it is too narrow.
+
+    Args:
+        beyond: 0 to ``windows``.
+        windows: 1 or more.
+        confidence: of both sides together.
+
+    Raises:
+        ValueError: counts that cannot be.
+    """
+    if not 0 <= beyond <= windows or windows < 1:
+        raise ValueError(f"{beyond} of {windows} is no count")
+    side = (1 - confidence) / 2
+    # The chance of so many or more grows with the share: the low end is where it is just `side`. The high end is the
+    # same of the windows that are not beyond.
+    low = _share_where_tail_is(side, beyond, windows) if beyond else 0.0
+    high = 1 - _share_where_tail_is(side, windows - beyond, windows) if beyond < windows else 1.0
+    return low, high
+
+
+def _share_where_tail_is(chance: float, least: int, windows: int) -> float:
+    """The p at which P(Binomial(windows, p) >= least) is ``chance``, by bisection."""
+    counts = np.arange(1, windows + 1)
+    log_ways = np.cumsum(np.log((windows - counts + 1) / counts))[least - 1 :]
+    counts = counts[least - 1 :]
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        p = (low + high) / 2
+        tail = np.exp(log_ways + counts * math.log(p) + (windows - counts) * math.log1p(-p)).sum()
+        low, high = (p, high) if tail < chance else (low, p)
+    return (low + high) / 2
+
+
+def clip_digest(clip: Clip) -> str:
+    """What a detector remembers of a clip: the first digits of the sha256 of its content."""
+    return hashlib.sha256(clip.path.read_bytes()).hexdigest()[:CLIP_DIGITS]
+
+
+def without_trained(clips: Sequence[Clip], detectors: Iterable[Detector]) -> list[Clip]:
+    """The clips that none of the detectors was trained on, as far as the detectors say what they were trained on."""
+    trained = {digest for d in detectors for digest in d.metadata.data.get("clips_sha256", ())}
+    return [c for c in clips if clip_digest(c) not in trained] if trained else list(clips)
+
+
+def silent_about_clips(detectors: Iterable[Detector]) -> list[str]:
+    """Names of the detector files that do not say which clips they were trained on."""
+    return [d.path.name for d in detectors if "clips_sha256" not in d.metadata.data]
