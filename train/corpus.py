@@ -7,8 +7,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from tqdm import tqdm
 
 from edge_asd.audio.recording import find_recordings, read_windows
 from edge_asd.audio.windows import WINDOW_SECONDS
+from edge_asd.clip_folder import MANIFEST
 from edge_asd.dcase import parse_clip_name
 from edge_asd.errors import EdgeAsdError, RecordingError
 from edge_asd.logmel import Float32Array, LogMelParameters, log_mel
@@ -38,6 +41,8 @@ class Clip:
     is_anomaly: bool
     recording: str
     """Clips of one recording (microphones of an array, neighbours in time) are never on both sides of a split."""
+    start: float | None = None
+    """Of a clip that ``edge-asd record`` wrote: when it began, seconds since 1970."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,8 @@ class Windows:
     level_dbfs: NDArray[np.float64]
     clip: NDArray[np.intp]
     """Index into the clips that were asked for."""
+    offset: NDArray[np.float64]
+    """Of each window in its clip, seconds."""
 
     def __len__(self) -> int:
         return int(self.log_mel.shape[0])
@@ -74,6 +81,7 @@ def read_clips(data: Path, machine: str, split: str, *, recording_digits: int = 
         there = sorted(p.parent.name for p in data.glob("*/train") if p.is_dir())
         hint = f"; it holds {', '.join(there)}" if there else ""
         raise CorpusError(f"{folder}: no such folder{hint}")
+    starts = _starts(folder.parent)
     clips = []
     for path in find_recordings([folder]):
         name = parse_clip_name(path)
@@ -82,7 +90,8 @@ def read_clips(data: Path, machine: str, split: str, *, recording_digits: int = 
         if split == "train" and name.is_anomaly:
             raise CorpusError(f"{path}: an anomalous clip among the training clips, which must all be normal")
         recording = f"{name.machine_id}/{name.number[: len(name.number) - recording_digits]}"
-        clips.append(Clip(path, name.machine_id, name.is_anomaly, recording))
+        start = starts.get(f"{folder.name}/{path.name}")
+        clips.append(Clip(path, name.machine_id, name.is_anomaly, recording, start))
     return clips
 
 
@@ -92,47 +101,21 @@ def load_windows(clips: Sequence[Clip], parameters: LogMelParameters, *, title: 
     Raises:
         CorpusError: no clip can be read.
     """
-    mels, levels, owners = [], [], []
+    mels, levels, owners, offsets = [], [], [], []
     window = round(WINDOW_SECONDS * parameters.sample_rate)
     for index, clip in enumerate(progress := tqdm(clips, desc=title, unit="clip", leave=False)):
         try:
-            for cut in read_windows(clip.path, sample_rate=parameters.sample_rate, window=window, hop=window):
+            cuts = read_windows(clip.path, sample_rate=parameters.sample_rate, window=window, hop=window)
+            for number, cut in enumerate(cuts):
                 mels.append(log_mel(cut.samples, parameters))
                 levels.append(cut.level_dbfs)
+                offsets.append(number * WINDOW_SECONDS)
                 owners.append(index)
         except RecordingError as error:
             progress.write(f"left out: {error}")
     if not mels:
         raise CorpusError(f"{clips[0].path.parent}: none of its {len(clips)} recordings can be read")
-    return Windows(np.stack(mels), np.array(levels), np.array(owners, np.intp))
-
-
-def split_by_recording(recordings: Sequence[str], folds: int, seed: int) -> NDArray[np.intp]:
-    """The fold of each window: recordings stay whole, each id is spread evenly over the folds.
-
-    Args:
-        recordings: ``ID/NUMBER`` of each window.
-        folds: 2 or more.
-        seed: of the shuffle.
-
-    Raises:
-        CorpusError: an id has fewer recordings than there are folds.
-    """
-    rng = np.random.default_rng(seed)
-    fold_of: dict[str, int] = {}
-    for machine_id in sorted({r.partition("/")[0] for r in recordings}):
-        own = sorted({r for r in recordings if r.partition("/")[0] == machine_id})
-        if len(own) < folds:
-            raise CorpusError(
-                f"{machine_id}: {len(own)} recording(s) cannot be split into {folds} folds; record more, or tell with"
-                " --recording-digits how the clips' numbers name recordings"
-            )
-        counts = [0] * folds
-        for recording in rng.permutation(own):
-            fold = int(np.argmin(counts))
-            fold_of[str(recording)] = fold
-            counts[fold] += sum(r == recording for r in recordings)
-    return np.array([fold_of[r] for r in recordings], np.intp)
+    return Windows(np.stack(mels), np.array(levels), np.array(owners, np.intp), np.array(offsets, float))
 
 
 def fingerprint(clips: Sequence[Clip]) -> str:
@@ -142,3 +125,28 @@ def fingerprint(clips: Sequence[Clip]) -> str:
         digest.update(clip.path.name.encode() + b"\0")
         digest.update(hashlib.sha256(clip.path.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def digests(clips: Sequence[Clip]) -> list[str]:
+    """The first 16 hex digits of the sha256 of each clip's content: what was trained on must not be calibrated on."""
+    return sorted(hashlib.sha256(clip.path.read_bytes()).hexdigest()[:16] for clip in clips)
+
+
+def _starts(folder: Path) -> dict[str, float]:
+    """When each clip began, from the manifest that ``edge-asd record`` leaves beside them: name to seconds.
+
+    Raises:
+        CorpusError: a line that cannot be read.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        return {}
+    starts = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            told = json.loads(line)
+            if "clip" in told:
+                starts[told["clip"]] = datetime.fromisoformat(told["start"]).timestamp()
+        except (ValueError, KeyError, TypeError) as error:
+            raise CorpusError(f"{path}:{number}: is not a line that edge-asd record writes: {error}") from None
+    return starts
