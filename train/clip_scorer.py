@@ -1,8 +1,9 @@
 """Scores an image by how far its statistics are from those of normal clips.
 
-Each block of statistics has a mean for each machine id and one covariance pooled over them, shrunk after Ledoit and
-Wolf (2004). Its score is the logarithm of the Mahalanobis distance, standardised on scores of clips that were held out
-by recording; the clip's score is the mean over the blocks.
+Each block of statistics has a mean for each machine id and one covariance pooled over them (and over other machines of
+the site, where there are any), shrunk after Ledoit and Wolf (2004). Its score is the logarithm of the Mahalanobis
+distance, standardised on scores of clips that were held out by recording; the clip's score is a soft maximum over the
+blocks: a fault need not show in all of them.
 """
 
 from __future__ import annotations
@@ -15,74 +16,35 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .clip_statistics import Block, EventShape, Flux, Mean, Peaks
+from .clip_statistics import Block, EventShape, Flux, FluxCorrelation, Mean, Peaks
+from .distance import Distance, fit_distance, scaled_residuals
+from .splits import Split
 
 _EPSILON = 1e-9
 
 
 def default_blocks(mels: int) -> list[Block]:
-    """What the study behind this project found to carry: mostly what is not stationary."""
-    return [Mean(mels), Flux(mels), Flux(mels, pooled=2), Peaks(mels), EventShape(mels)]
-
-
-class Distance(nn.Module):
-    """Squared Mahalanobis distance of features from the mean of their machine id, with a pooled covariance."""
-
-    def __init__(self, mean: NDArray[np.float64], spread: NDArray[np.float64], precision: NDArray[np.float64]) -> None:
-        """
-        Args:
-            mean: shape ``[id, feature]``.
-            spread: of the within-id residuals, shape ``[feature]``; they are divided by it.
-            precision: inverse covariance of the scaled residuals, shape ``[feature, feature]``.
-        """
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
-        self.register_buffer("scale", torch.tensor(1.0 / spread, dtype=torch.float32))
-        # The distance is computed as the length of a whitened vector: never negative, and well conditioned in float32.
-        factor = np.linalg.cholesky(precision)
-        self.register_buffer("whitening", torch.tensor(factor, dtype=torch.float32))
-
-    def forward(self, features: Tensor, machine_id: Tensor) -> tuple[Tensor, Tensor]:
-        """Squared distance ``[window]`` and what each feature adds to it ``[window, feature]`` (it can be negative)."""
-        residual = (features - self.mean[machine_id]) * self.scale
-        white = residual @ self.whitening
-        return (white**2).sum(dim=1), residual * (white @ self.whitening.T)
-
-
-def fit_distance(features: NDArray[np.float64], machine_index: NDArray[np.intp], ids: int) -> Distance:
-    """Fit means and the pooled, shrunk covariance to features ``[window, feature]`` of normal windows."""
-    mean = np.stack([features[machine_index == i].mean(axis=0) for i in range(ids)])
-    residual = features - mean[machine_index]
-    spread = residual.std(axis=0) + 1e-6
-    return Distance(mean, spread, np.linalg.inv(shrunk_covariance(residual / spread)))
-
-
-def shrunk_covariance(centred: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Covariance of centred samples ``[sample, feature]``, shrunk towards a sphere.
-
-    Ledoit and Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", J. Multivar. Anal. 88,
-    2004, equations 14 to 16 (the same as scikit-learn's ``ledoit_wolf``).
-    """
-    samples, size = centred.shape
-    covariance = centred.T @ centred / samples
-    mean_variance = np.trace(covariance) / size
-    distance = ((covariance - mean_variance * np.eye(size)) ** 2).sum() / size
-    fourth = ((centred**2).T @ centred**2).sum() / samples
-    error = (fourth - (covariance**2).sum()) / (size * samples)
-    shrinkage = min(error, distance) / distance if distance > 0 else 1.0
-    return (1 - shrinkage) * covariance + shrinkage * mean_variance * np.eye(size)
+    """What carries: mostly what is not stationary."""
+    return [Mean(mels), Flux(mels), Flux(mels, bands=32), FluxCorrelation(mels), Peaks(mels), EventShape(mels)]
 
 
 class ClipScorer(nn.Module):
-    """Image and machine id in, score and anomaly map out."""
+    """Image and machine id in, score and anomaly map out.
+
+    It may hold several variants of its distances, fitted to different images of the same clips: what an ablation is
+    scored with must have been fitted to what the ablation sees.
+    """
+
+    centre: Tensor
+    spread: Tensor
 
     def __init__(self, blocks: Sequence[Block], distances: Sequence[Distance], centre: Tensor, spread: Tensor) -> None:
         """
         Args:
             blocks: of statistics.
             distances: one for each block.
-            centre: mean log distance of held-out normal clips, shape ``[block, id]``.
-            spread: its standard deviation, pooled over ids, shape ``[block]``.
+            centre: mean log distance of held-out normal clips, shape ``[variant, block, id]``.
+            spread: its standard deviation, pooled over ids, shape ``[variant, block]``.
         """
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
@@ -90,23 +52,64 @@ class ClipScorer(nn.Module):
         self.register_buffer("centre", centre.float())
         self.register_buffer("spread", spread.float())
 
-    def forward(self, image: Tensor, machine_id: Tensor) -> tuple[Tensor, Tensor]:
+    @classmethod
+    def of_variants(cls, scorers: Sequence[ClipScorer]) -> ClipScorer:
+        """One scorer with the distances of several, which must have the same blocks and ids."""
+        return cls(
+            [block for block in scorers[0].blocks if isinstance(block, Block)],
+            [
+                Distance.of_variants([d for d in of_block if isinstance(d, Distance)])
+                for of_block in zip(*(s.distances for s in scorers), strict=True)
+            ],
+            torch.cat([s.centre for s in scorers]),
+            torch.cat([s.spread for s in scorers]),
+        )
+
+    def forward(self, image: Tensor, machine_id: Tensor, variant: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Score ``[window]`` and anomaly map ``[window, mel, frame]`` of an image of the map's shape.
 
-        The map shows where the distance beyond the usual comes from; its mean over the cells is what the blocks that
-        deviate more than usual add to the score.
+        The map shows where the distance beyond the usual comes from: each block's score as far as it is above that of
+        usual sound, by its share in the soft maximum, spread over the cells it came from.
+
+        Args:
+            image: ``[window, mel, frame]``.
+            machine_id: index ``[window]``.
+            variant: index ``[]``; the first unless given.
         """
-        scores, maps = [], []
+        centre, spread = _of_variant(self.centre, variant), _of_variant(self.spread, variant)
+        scores, parts = [], []
         for number, (block, distance) in enumerate(zip(self.blocks, self.distances, strict=True)):
-            squared, parts = distance(block(image), machine_id)
-            log_distance = torch.log(squared + _EPSILON) / 2
-            score = (log_distance - self.centre[number][machine_id]) / self.spread[number]
-            parts = parts.clamp(min=0)
-            share = parts / (parts.sum(dim=1, keepdim=True) + _EPSILON)
-            maps.append(block.spread(image, share * score.clamp(min=0)[:, None]))
-            scores.append(score)
-        cells = image.shape[1] * image.shape[2]
-        return torch.stack(scores).mean(dim=0), torch.stack(maps).mean(dim=0) * cells
+            squared, of_feature = distance(block(image), machine_id, variant)
+            scores.append((torch.log(squared + _EPSILON) / 2 - centre[number][machine_id]) / spread[number])
+            parts.append(of_feature.clamp(min=0))
+        score, shares = soft_maximum(torch.stack(scores))
+        maps = []
+        for number, block in enumerate(self.blocks):
+            of_feature = parts[number] / (parts[number].sum(dim=1, keepdim=True) + _EPSILON)
+            weight = of_feature * (shares[number] * scores[number].clamp(min=0))[:, None]
+            maps.append(block.spread(image, weight))  # type: ignore[operator]
+        return score, torch.stack(maps).sum(dim=0) * (image.shape[1] * image.shape[2])
+
+
+def soft_maximum(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """log of the mean of exp over blocks ``[block, window]``: ``[window]``; and each block's share in it."""
+    highest = scores.amax(dim=0)
+    weights = torch.exp(scores - highest)
+    return highest + torch.log(weights.mean(dim=0)), weights / weights.sum(dim=0)
+
+
+def _of_variant(values: Tensor, variant: Tensor | None) -> Tensor:
+    return values[0] if variant is None else values.index_select(0, variant.reshape(1))[0]
+
+
+@dataclass(frozen=True)
+class Images:
+    """What a scorer is fitted to: log-Mels less their level, or residuals."""
+
+    values: NDArray[np.float32]
+    """``[window, mel, frame]``."""
+    machine_index: NDArray[np.intp]
+    """Index of each window's machine id, ``[window]``."""
 
 
 @dataclass(frozen=True)
@@ -119,41 +122,43 @@ class FittedScorer:
 
 
 def fit_clip_scorer(
-    images: NDArray[np.float32],
-    machine_index: NDArray[np.intp],
+    images: Images,
     ids: int,
-    folds: NDArray[np.intp],
+    split: Split,
     *,
+    background: Sequence[Images] = (),
     blocks: Callable[[int], list[Block]] = default_blocks,
 ) -> FittedScorer:
     """Fit on normal images.
 
     Args:
-        images: shape ``[window, mel, frame]``; residuals must be out of fold already, of folds that may be others.
-        machine_index: index of each window's machine id, shape ``[window]``.
+        images: residuals must be out of fold already, of folds that may be others.
         ids: how many machine ids there are.
-        folds: fold of each window, split by recording, shape ``[window]``.
+        split: by recording.
+        background: images of other machines recorded on the same site; what varies there within an id joins the
+            covariance.
         blocks: makes the statistics for a number of mels.
     """
-    made = blocks(images.shape[1])
-    distances, centres, spreads = [], [], []
-    held_out = np.zeros(len(images))
+    index = images.machine_index
+    made = blocks(images.values.shape[1])
+    distances, centres, spreads, scores = [], [], [], []
     for block in made:
-        features = block_features(block, images)
-        log_distances = np.zeros(len(images))
-        for fold in np.unique(folds):
-            out = folds == fold
-            fitted = fit_distance(features[~out], machine_index[~out], ids)
-            log_distances[out] = _log_distances(fitted, features[out], machine_index[out])
-        centre = np.array([log_distances[machine_index == i].mean() for i in range(ids)])
-        deviation = log_distances - centre[machine_index]
+        features = block_features(block, images.values)
+        others = [scaled_residuals(block_features(block, b.values), b.machine_index) for b in background]
+        log_distances = np.zeros(len(features))
+        for fit, out in split.parts():
+            fitted = fit_distance(features[fit], index[fit], ids, others)
+            log_distances[out] = _log_distances(fitted, features[out], index[out])
+        centre = np.array([log_distances[index == i].mean() for i in range(ids)])
+        deviation = log_distances - centre[index]
         spread = float(np.sqrt((deviation**2).mean())) + 1e-6
-        held_out += deviation / spread / len(made)
-        distances.append(fit_distance(features, machine_index, ids))
+        scores.append(deviation / spread)
+        distances.append(fit_distance(features, index, ids, others))
         centres.append(centre)
         spreads.append(spread)
-    scorer = ClipScorer(made, distances, torch.tensor(np.stack(centres)), torch.tensor(spreads))
-    return FittedScorer(scorer.eval(), held_out)
+    scorer = ClipScorer(made, distances, torch.tensor(np.stack(centres))[None], torch.tensor(spreads)[None])
+    held_out, _ = soft_maximum(torch.tensor(np.stack(scores)))
+    return FittedScorer(scorer.eval(), held_out.numpy())
 
 
 @torch.no_grad()

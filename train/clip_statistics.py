@@ -45,35 +45,65 @@ class Mean(Block):
 
 
 class Flux(Block):
-    """Standard deviation over time of the differences of neighbouring frames: how restless each mel is."""
+    """Standard deviation over time of the differences of neighbouring frames: how restless each mel or band is."""
 
-    def __init__(self, mels: int, pooled: int = 1) -> None:
+    def __init__(self, mels: int, bands: int | None = None) -> None:
         """
         Args:
             mels: of the image.
-            pooled: neighbouring frames averaged before the difference is taken; coarser time, steadier estimate.
+            bands: neighbouring mels are averaged into so many before the difference is taken: what happens in all of
+                them at once remains, the noise of single cells goes.
         """
         super().__init__()
-        self.size = mels
-        self.pooled = pooled
+        self.size = bands or mels
+        self.register_buffer("pooling", band_pooling(mels, bands) if bands else None)
 
     def forward(self, image: Tensor) -> Tensor:
         return (self._squares(image).mean(dim=2) + _EPSILON).sqrt()
 
     def spread(self, image: Tensor, weight: Tensor) -> Tensor:
         squares = self._squares(image) + _EPSILON
-        share = squares / squares.sum(dim=2, keepdim=True)
-        # A difference belongs to both of its frames.
-        both = (nn.functional.pad(share, (0, 1)) + nn.functional.pad(share, (1, 0))) / 2
-        fine = both.repeat_interleave(self.pooled, dim=2) / self.pooled
-        return nn.functional.pad(fine, (0, image.shape[2] - fine.shape[2])) * weight[:, :, None]
+        cells = _to_both_frames(squares / squares.sum(dim=2, keepdim=True)) * weight[:, :, None]
+        return cells if self.pooling is None else self.pooling.T @ cells
 
     def _squares(self, image: Tensor) -> Tensor:
-        whole = image.shape[2] // self.pooled * self.pooled
-        steps = [image[:, :, i : whole : self.pooled] for i in range(self.pooled)]
-        coarse = torch.stack(steps).mean(dim=0)
-        differences = coarse[:, :, 1:] - coarse[:, :, :-1]
+        differences = _differences(image if self.pooling is None else self.pooling @ image)
         return (differences - differences.mean(dim=2, keepdim=True)) ** 2
+
+
+class FluxCorrelation(Block):
+    """Correlation of the frame differences of every two of some bands: what moves together when something happens."""
+
+    def __init__(self, mels: int, bands: int = 16) -> None:
+        """
+        Args:
+            mels: of the image.
+            bands: neighbouring mels are averaged into so many.
+        """
+        super().__init__()
+        self.size = bands * (bands - 1) // 2
+        first, second = torch.triu_indices(bands, bands, offset=1)
+        self.register_buffer("pooling", band_pooling(mels, bands))
+        self.register_buffer("first", first)
+        self.register_buffer("second", second)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self._products(image).mean(dim=2)
+
+    def spread(self, image: Tensor, weight: Tensor) -> Tensor:
+        products = self._products(image).abs() + _EPSILON
+        shares = products / products.sum(dim=2, keepdim=True) * (weight / 2)[:, :, None]
+        bands = image.new_zeros(image.shape[0], self.pooling.shape[0], shares.shape[2])
+        for index in (self.first, self.second):
+            bands = bands.index_add(1, index, shares)
+        return self.pooling.T @ _to_both_frames(bands)
+
+    def _products(self, image: Tensor) -> Tensor:
+        """Standardised differences of two bands, multiplied, ``[window, pair, frame - 1]``."""
+        differences = _differences(self.pooling @ image)
+        differences = differences - differences.mean(dim=2, keepdim=True)
+        differences = differences / ((differences**2).mean(dim=2, keepdim=True) + _EPSILON).sqrt()
+        return differences.index_select(1, self.first) * differences.index_select(1, self.second)
 
 
 class Peaks(Block):
@@ -112,11 +142,7 @@ class EventShape(Block):
         self.bands, self.events, self.before, self.after, self.apart = bands, events, before, after, apart
         self.length = before + 1 + after
         self.size = bands * self.length
-        edges = torch.linspace(0, mels, bands + 1).round().long()
-        pooling = torch.zeros(bands, mels)
-        for band in range(bands):
-            pooling[band, edges[band] : edges[band + 1]] = 1.0 / float(edges[band + 1] - edges[band])
-        self.register_buffer("pooling", pooling)
+        self.register_buffer("pooling", band_pooling(mels, bands))
         self.register_buffer("course", torch.arange(self.length))
 
     def forward(self, image: Tensor) -> Tensor:
@@ -149,3 +175,21 @@ class EventShape(Block):
             near = (place - at[:, :, None]).abs() < self.apart
             rise = torch.where(near, torch.full_like(rise, -1e4), rise)
         return found
+
+
+def band_pooling(mels: int, bands: int) -> Tensor:
+    """Matrix ``[band, mel]`` that averages neighbouring mels; its transpose gives a band's weight back to them."""
+    edges = torch.linspace(0, mels, bands + 1).round().long()
+    pooling = torch.zeros(bands, mels)
+    for band in range(bands):
+        pooling[band, edges[band] : edges[band + 1]] = 1.0 / float(edges[band + 1] - edges[band])
+    return pooling
+
+
+def _differences(image: Tensor) -> Tensor:
+    return image[:, :, 1:] - image[:, :, :-1]
+
+
+def _to_both_frames(of_difference: Tensor) -> Tensor:
+    """A difference belongs to both of its frames: ``[..., frame - 1]`` to ``[..., frame]``, keeping the sum."""
+    return (nn.functional.pad(of_difference, (0, 1)) + nn.functional.pad(of_difference, (1, 0))) / 2

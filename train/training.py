@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,23 +15,19 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from edge_asd.audio.windows import WINDOW_SECONDS
 from edge_asd.calibration import Calibration
 from edge_asd.detector import Detector
 from edge_asd.logmel import Float32Array, LogMelParameters
 
-from .corpus import (
-    MIN_CLIPS,
-    Clip,
-    CorpusError,
-    Windows,
-    fingerprint,
-    load_windows,
-    read_clips,
-    split_by_recording,
-)
-from .export import Made, parity_sample, to_onnx, with_machine_id_default, write_detector
+from .clip_scorer import Images
+from .corpus import MIN_CLIPS, Clip, CorpusError, Windows, digests, fingerprint, load_windows, read_clips
+from .export import Made, parity_sample, to_onnx, with_defaults, write_detector
+from .splits import Split, split_by_recording, split_by_time, stretches_in_time
 
 _FINE_FOLDS = 10
+MEAN_IMAGE, UNTRAINED_START = "mean_image", "untrained_start"
+"""Ablations: the reconstruction is the training mean; the latent search starts from zeros."""
 
 
 @dataclass(frozen=True)
@@ -44,16 +40,34 @@ class TrainingSet:
     ids: tuple[str, ...]
     machine_index: NDArray[np.intp]
     """Index of each window's machine id."""
-    folds: NDArray[np.intp]
-    """Fold of each window for fitting networks; recordings are whole."""
-    fine_folds: NDArray[np.intp]
+    split: Split
+    """For fitting networks."""
+    fine_split: Split
     """The same where no network is fitted: that takes no time, and more folds make fits more like the final one."""
     seed: int
+    background: tuple[Background, ...] = ()
+    """Other machines of the site."""
 
     @property
     def log_mel(self) -> Float32Array:
         """dB, shape ``[window, mel, frame]``."""
         return self.windows.log_mel
+
+    @property
+    def starts(self) -> NDArray[np.float64] | None:
+        """When each window began, seconds, for a site's own continuous recordings; None for separate clips."""
+        clips = [self.clips[i] for i in self.windows.clip]
+        return _starts(clips, self.windows)
+
+
+@dataclass(frozen=True)
+class Background:
+    """Normal sound of another machine of the same site."""
+
+    name: str
+    clips: int
+    images: Images
+    """Log-Mel in dB."""
 
 
 def read_training_set(
@@ -64,6 +78,7 @@ def read_training_set(
     folds: int = 4,
     recording_digits: int = 1,
     seed: int = 0,
+    background: Sequence[Path] = (),
 ) -> TrainingSet:
     """Read ``DATA/MACHINE/train``.
 
@@ -74,6 +89,8 @@ def read_training_set(
         folds: parts for out-of-fold scores; an id with fewer recordings makes them fewer.
         recording_digits: see `read_clips`.
         seed: of the split.
+        background: folders of other machines of the site, or of data sets that hold such; the machine itself is left
+            out, but for ids of it that are not taken.
 
     Raises:
         CorpusError: nothing to train on, or too little of an id.
@@ -98,45 +115,51 @@ def read_training_set(
             raise CorpusError(
                 f"{machine_id}: {counts[machine_id]} normal windows of 10 s; {MIN_CLIPS} at least are needed"
             )
-    recordings = [c.recording for c in owners]
-    fewest = min(len({r for r in recordings if r.startswith(f"{i}/")}) for i in chosen)
-    split, fine = (split_by_recording(recordings, max(2, min(n, fewest)), seed) for n in (folds, _FINE_FOLDS))
     index = np.array([chosen.index(c.machine_id) for c in owners], np.intp)
-    return TrainingSet(machine, clips, windows, chosen, index, split, fine, seed)
+    split, fine = (_split(owners, windows, index, chosen, n, seed) for n in (folds, _FINE_FOLDS))
+    others = tuple(_read_background(background, data / machine, chosen))
+    return TrainingSet(machine, clips, windows, chosen, index, split, fine, seed, others)
 
 
-class Standardise(nn.Module):
-    """Log-Mel less its clip's mean level, then less the mean and over the spread of each mel of its machine id."""
+def _split(
+    owners: Sequence[Clip],
+    windows: Windows,
+    index: NDArray[np.intp],
+    ids: Sequence[str],
+    folds: int,
+    seed: int,
+) -> Split:
+    starts = _starts(owners, windows)
+    if starts is not None:
+        return split_by_time(index, starts, folds)
+    recordings = [c.recording for c in owners]
+    fewest = min(len({r for r in recordings if r.startswith(f"{i}/")}) for i in ids)
+    return split_by_recording(recordings, max(2, min(folds, fewest)), seed)
 
-    def __init__(self, mean: NDArray[np.float32], spread: NDArray[np.float32]) -> None:
-        """
-        Args:
-            mean: of the levelled log-Mel, shape ``[id, mel]``, dB.
-            spread: its standard deviation, same shape.
-        """
-        super().__init__()
-        self.register_buffer("mean", torch.from_numpy(mean))
-        self.register_buffer("spread", torch.from_numpy(spread))
 
-    @classmethod
-    def fit(cls, log_mel: Float32Array, machine_index: NDArray[np.intp], ids: int) -> Standardise:
-        """Means and spreads over windows ``[window, mel, frame]`` and their frames."""
-        levelled = log_mel - log_mel.mean(axis=(1, 2), keepdims=True)
-        of_id = [levelled[machine_index == i] for i in range(ids)]
-        mean = np.stack([part.mean(axis=(0, 2)) for part in of_id])
-        spread = np.stack([part.std(axis=(0, 2)) + 0.1 for part in of_id])
-        return cls(mean.astype(np.float32), spread.astype(np.float32))
+def _starts(owners: Sequence[Clip], windows: Windows) -> NDArray[np.float64] | None:
+    starts = [c.start for c in owners if c.start is not None]
+    return np.array(starts) + windows.offset if len(starts) == len(owners) else None
 
-    def forward(self, log_mel: torch.Tensor, machine_id: torch.Tensor) -> torch.Tensor:
-        """Both arguments with one entry for each window; shape stays ``[window, mel, frame]``."""
-        levelled = log_mel - log_mel.mean(dim=(1, 2), keepdim=True)
-        return (levelled - self.mean[machine_id][:, :, None]) / self.spread[machine_id][:, :, None]
 
-    @torch.no_grad()
-    def apply(self, log_mel: Float32Array, machine_index: NDArray[np.intp]) -> Float32Array:  # type: ignore[override]
-        """The same for arrays."""
-        done: Float32Array = self(torch.from_numpy(log_mel), torch.from_numpy(machine_index)).numpy()
-        return done
+def _read_background(folders: Sequence[Path], target: Path, ids: Sequence[str]) -> Iterator[Background]:
+    """Normal sound of the machines in these folders, each a machine's or a data set's; of the target, its other ids."""
+    machines: dict[Path, None] = {}
+    for folder in folders:
+        found = [folder] if (folder / "train").is_dir() else sorted(p.parent for p in folder.glob("*/train"))
+        if not found:
+            raise CorpusError(f"{folder}: holds no machine's folder with normal sound in train")
+        machines |= dict.fromkeys(p.resolve() for p in found)
+    for machine in machines:
+        clips = read_clips(machine.parent, machine.name, "train")
+        if machine == target.resolve():
+            clips = [c for c in clips if c.machine_id not in ids]
+        if not clips:
+            continue
+        windows = load_windows(clips, LogMelParameters(), title=f"log-Mel of {machine.name}, background")
+        known = sorted({c.machine_id for c in clips})
+        index = np.array([known.index(clips[i].machine_id) for i in windows.clip], np.intp)
+        yield Background(machine.name, len(clips), Images(windows.log_mel, index))
 
 
 def finish(
@@ -148,6 +171,7 @@ def finish(
     *,
     settings: dict[str, Any],
     licence: str | None,
+    ablations: tuple[str, ...] = (),
     model: onnx.ModelProto | None = None,
     search_steps: int | None = None,
 ) -> Detector:
@@ -155,12 +179,13 @@ def finish(
 
     Args:
         kind: of detector.
-        module: (log_mel, machine_id) to (score, anomaly map, report score).
+        module: (log_mel, machine_id), and with ablations their number, to (score, anomaly map, report score).
         training: what it was fitted to.
         held_out: out-of-fold score of every window.
         out: the detector file.
         settings: for the metadata.
         licence: of the recordings, for the metadata.
+        ablations: names of the module's ablations; number i + 1 is ``ablations[i]``, 0 is none.
         model: the exported graph where ``module`` cannot be exported as it is.
         search_steps: for the parity check and the self-check, where the detector searches.
     """
@@ -172,35 +197,38 @@ def finish(
             held_out[own].tolist(),
             level_dbfs=float(np.median(levels)),
             level_low_dbfs=float(np.quantile(levels, 0.01)),
+            stretches=None if training.starts is None else stretches_in_time(training.starts[own], WINDOW_SECONDS),
             source="training clips, each scored by networks and distances that had not heard its recording",
         )
     made = Made(
         kind=kind,
         machine_type=training.machine,
         ids=training.ids,
+        ablations=ablations,
         calibration=calibration,
         settings=settings,
         data={
             "clips": len(training.clips),
             "recordings": len({c.recording for c in training.clips}),
             "fingerprint": fingerprint(training.clips),
+            "clips_sha256": digests(training.clips),
+            "background": {b.name: b.clips for b in training.background},
             "licence": licence or "not stated",
         },
     )
     if model is None:
-        model = to_onnx(module, training.log_mel.shape[1:])  # type: ignore[arg-type]
+        model = to_onnx(module, training.log_mel.shape[1:], ablations=bool(ablations))  # type: ignore[arg-type]
     sample = parity_sample(len(training.windows), training.machine_index)
+    inputs = torch.from_numpy(training.log_mel[sample]), torch.from_numpy(training.machine_index[sample])
     with torch.no_grad():
-        expected, _, _ = module(
-            torch.from_numpy(training.log_mel[sample]), torch.from_numpy(training.machine_index[sample])
-        )
+        expected = [module(*inputs, *([torch.tensor(n)] if ablations else []))[0] for n in range(len(ablations) + 1)]
     return write_detector(
-        with_machine_id_default(model, len(training.ids)),
+        with_defaults(model, len(training.ids)),
         made,
         out,
         reference=training.log_mel[sample],
         machine_index=training.machine_index[sample],
-        expected=expected.double().numpy(),
+        expected=torch.stack(expected).double().numpy(),
         search_steps=search_steps,
     )
 
@@ -220,3 +248,5 @@ def report(detector: Detector, training: TrainingSet, started: float) -> None:
             f"  {machine_id}: {len(calibration.scores)} held-out normal windows, level {calibration.level_dbfs:.1f}"
             f" dBFS, one in 100 scores above {calibration.score_at(2.0):.2f}"
         )
+    collapse = {name: value for name, value in detector.metadata.settings["collapse"].items() if value is not None}
+    print("  on held-out normal clips: " + ", ".join(f"{name} {value}" for name, value in collapse.items()))

@@ -1,0 +1,103 @@
+"""Mahalanobis distance of features from the mean of their machine, with a covariance pooled over machines.
+
+A machine has a handful of recordings, too few for a covariance of its own; how features vary from recording to
+recording is much the same for the machines of a site, though, since it is the site that varies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+_LEAST_SPREAD = 1e-6
+
+
+class Distance(nn.Module):
+    """Squared Mahalanobis distance of features from the mean of their machine id, with a pooled covariance."""
+
+    mean: Tensor
+    scale: Tensor
+    whitening: Tensor
+
+    def __init__(self, mean: Tensor, scale: Tensor, whitening: Tensor) -> None:
+        """
+        Args:
+            mean: shape ``[variant, id, feature]``.
+            scale: one over the spread of the within-id residuals, shape ``[variant, feature]``.
+            whitening: its product with its own transpose is the inverse covariance of the scaled residuals, shape
+                ``[variant, feature, feature]``. So the distance is the length of a whitened vector: never negative, and
+                well conditioned in float32.
+        """
+        super().__init__()
+        for name, value in (("mean", mean), ("scale", scale), ("whitening", whitening)):
+            self.register_buffer(name, value.float())
+
+    @classmethod
+    def of_variants(cls, distances: Sequence[Distance]) -> Distance:
+        """One module with the variants of several; see `edge_asd_train.clip_scorer.ClipScorer`."""
+        return cls(*(torch.cat([getattr(d, name) for d in distances]) for name in ("mean", "scale", "whitening")))
+
+    def forward(self, features: Tensor, machine_id: Tensor, variant: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Squared distance ``[window]`` and what each feature adds to it ``[window, feature]`` (it can be negative).
+
+        Args:
+            features: ``[window, feature]``.
+            machine_id: index ``[window]``.
+            variant: index ``[]``; the first unless given.
+        """
+        index = torch.zeros(1, dtype=torch.int64) if variant is None else variant.reshape(1)
+        mean, scale, whitening = (b.index_select(0, index)[0] for b in (self.mean, self.scale, self.whitening))
+        residual = (features - mean[machine_id]) * scale
+        white = residual @ whitening
+        return (white**2).sum(dim=1), residual * (white @ whitening.T)
+
+
+def fit_distance(
+    features: NDArray[np.float64],
+    machine_index: NDArray[np.intp],
+    ids: int,
+    others: Sequence[NDArray[np.float64]] = (),
+) -> Distance:
+    """Fit means and the pooled, shrunk covariance to normal windows.
+
+    Args:
+        features: shape ``[window, feature]``.
+        machine_index: index of each window's machine id, ``[window]``.
+        ids: how many machine ids there are, all of them among the windows.
+        others: scaled residuals of other machines, each ``[window, feature]``; see `scaled_residuals`.
+    """
+    mean = np.stack([features[machine_index == i].mean(axis=0) for i in range(ids)])
+    residual = features - mean[machine_index]
+    spread = residual.std(axis=0) + _LEAST_SPREAD
+    covariance = shrunk_covariance(np.concatenate([residual / spread, *others]))
+    whitening = np.linalg.cholesky(np.linalg.inv(covariance))
+    return Distance(torch.tensor(mean)[None], torch.tensor(1.0 / spread)[None], torch.tensor(whitening)[None])
+
+
+def scaled_residuals(features: NDArray[np.float64], machine_index: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Features ``[window, feature]`` less the mean of their id, over their spread: what varies within the machines."""
+    residual = features.copy()
+    for i in np.unique(machine_index):
+        residual[machine_index == i] -= features[machine_index == i].mean(axis=0)
+    scaled: NDArray[np.float64] = residual / (residual.std(axis=0) + _LEAST_SPREAD)
+    return scaled
+
+
+def shrunk_covariance(centred: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Covariance of centred samples ``[sample, feature]``, shrunk towards a sphere.
+
+    Ledoit and Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", J. Multivar. Anal. 88,
+    2004, equations 14 to 16 (the same as scikit-learn's ``ledoit_wolf``).
+    """
+    samples, size = centred.shape
+    covariance = centred.T @ centred / samples
+    mean_variance = np.trace(covariance) / size
+    distance = ((covariance - mean_variance * np.eye(size)) ** 2).sum() / size
+    fourth = ((centred**2).T @ centred**2).sum() / samples
+    error = (fourth - (covariance**2).sum()) / (size * samples)
+    shrinkage = min(error, distance) / distance if distance > 0 else 1.0
+    return (1 - shrinkage) * covariance + shrinkage * mean_variance * np.eye(size)
