@@ -1,8 +1,82 @@
-"""What a collapsed network is: one whose output does not vary with its input, so that its score is the distance to a
-constant. Training stops with the figure rather than write such a detector."""
+"""What a collapsed network is, and what is done about it.
+
+Its output does not vary with its input, so that its score is the distance to a constant, or the level. Numbers can
+look good even so, on recordings whose anomalies are louder: training stops with the figure rather than write such a
+detector. All figures are of normal clips that the fit they are taken of had not heard.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edge_asd.errors import EdgeAsdError
+
+from .rank_correlation import rank_correlation
+
+MAX_MSE_OVER_VARIANCE = 0.8
+"""Squared error of the reconstruction over the variance of the images; the mean image has 1."""
+MIN_VARIETY = 0.15
+"""Spread of generated images over z, over the spread of real crops. Working generators have 0.5 and more."""
+MAX_LEVEL_CORRELATION = 0.9
+"""Size of the rank correlation of score and level within ids."""
 
 
 class CollapseError(EdgeAsdError):
     """Training ended with a network that does not follow its input."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What tells a working detector from a collapsed one; None where it does not apply."""
+
+    mse_over_variance: float | None = None
+    variety: float | None = None
+    level_correlation: float | None = None
+
+    def complaints(self) -> list[str]:
+        """What is wrong, in words; NaN is wrong too."""
+        found = []
+        if self.mse_over_variance is not None and not self.mse_over_variance <= MAX_MSE_OVER_VARIANCE:
+            found.append(
+                f"the reconstruction leaves {self.mse_over_variance:.2f} of the variance of normal clips that were not"
+                f" trained on (at most {MAX_MSE_OVER_VARIANCE}): train for longer or on more clips"
+            )
+        if self.variety is not None and not self.variety >= MIN_VARIETY:
+            found.append(
+                f"the generator draws the same image from every z: variety {self.variety:.2f} (at least {MIN_VARIETY})"
+            )
+        if self.level_correlation is not None and not abs(self.level_correlation) <= MAX_LEVEL_CORRELATION:
+            found.append(
+                f"the score orders normal clips as their level does: rank correlation {self.level_correlation:.2f}"
+                f" (at most {MAX_LEVEL_CORRELATION})"
+            )
+        return found
+
+    def check(self, allowed: bool) -> None:
+        """Refuse a collapsed detector, unless that is allowed.
+
+        Raises:
+            CollapseError: with the figures.
+        """
+        if (complaints := self.complaints()) and not allowed:
+            raise CollapseError(f"collapsed: {'; '.join(complaints)}. --allow-collapse keeps it")
+
+    def as_settings(self, allowed: bool) -> dict[str, object]:
+        """For the metadata of a detector file."""
+        figures = {name: None if value is None else round(value, 4) for name, value in vars(self).items()}
+        return {**figures, "collapsed": bool(self.complaints()), "allowed": allowed}
+
+
+def level_correlation(
+    scores: NDArray[np.float64], level_dbfs: NDArray[np.float64], machine_index: NDArray[np.intp]
+) -> float | None:
+    """Rank correlation of held-out scores and level within ids, all arguments ``[window]``.
+
+    None with so few windows that chance alone could give `MAX_LEVEL_CORRELATION`.
+    """
+    if len(scores) < 12:
+        return None
+    return rank_correlation(scores, level_dbfs, machine_index)
