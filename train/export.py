@@ -32,9 +32,9 @@ from edge_asd.verification import default_cache, verify
 
 OPSET = 20
 PARITY_TOLERANCE = 2e-3
-"""Largest difference of a score between torch and ONNX Runtime; normal scores have a spread of about 1."""
+"""Largest difference of a score between torch and ONNX Runtime, over the spread of normal scores (1 at least)."""
 SELF_CHECK_TOLERANCE = 2e-2
-"""Other processors add up in another order; a detector that is broken is off by far more."""
+"""The same for another processor, which adds up in another order; a detector that is broken is off by far more."""
 _PARITY_WINDOWS = 8
 
 
@@ -52,29 +52,32 @@ class Made:
     calibration: dict[str, Calibration]
     settings: dict[str, Any]
     data: dict[str, Any]
+    ablations: tuple[str, ...] = ()
+    """Names of what the input ``ablation`` can take away."""
     log_mel: LogMelParameters = field(default_factory=LogMelParameters)
 
 
-def to_onnx(module: nn.Module, shape: tuple[int, int]) -> onnx.ModelProto:
+def to_onnx(module: nn.Module, shape: tuple[int, int], *, ablations: bool = False) -> onnx.ModelProto:
     """Trace a module that maps (log_mel ``[window, mel, frame]``, machine_id ``[window]``) to the detector's outputs.
 
     Args:
         module: gives score ``[window]``, anomaly map ``[window, mel, frame]`` and report score ``[window]``.
         shape: (mel, frame).
+        ablations: the module takes a third argument, ablation int64 ``[]``.
 
     Returns:
-        Inputs ``log_mel`` and ``machine_id``, outputs ``score``, ``anomaly_map``, ``report_score``.
+        Inputs ``log_mel``, ``machine_id`` (and ``ablation``), outputs ``score``, ``anomaly_map``, ``report_score``.
     """
-    example = (torch.randn(3, *shape), torch.zeros(3, dtype=torch.int64))
+    example = (torch.randn(3, *shape), torch.zeros(3, dtype=torch.int64), torch.tensor(0))
     window = torch.export.Dim("window", min=1, max=4096)
-    program = export_quietly(
+    taken = 3 if ablations else 2
+    return export_quietly(
         module.eval(),
-        example,
-        input_names=["log_mel", "machine_id"],
+        example[:taken],
+        input_names=["log_mel", "machine_id", "ablation"][:taken],
         output_names=["score", "anomaly_map", "report_score"],
-        dynamic_shapes=({0: window}, {0: window}),
+        dynamic_shapes=({0: window}, {0: window}, None)[:taken],
     )
-    return program
 
 
 def export_quietly(module: nn.Module, example: tuple[Any, ...], **options: Any) -> onnx.ModelProto:
@@ -88,9 +91,15 @@ def export_quietly(module: nn.Module, example: tuple[Any, ...], **options: Any) 
     return model
 
 
-def with_machine_id_default(model: onnx.ModelProto, ids: int) -> onnx.ModelProto:
-    """Give the input ``machine_id`` a default (the first id, for all windows); drop the input where there is one id."""
+def with_defaults(model: onnx.ModelProto, ids: int) -> onnx.ModelProto:
+    """Give ``machine_id`` (the first id, for all windows) and ``ablation`` (none) defaults, where they are inputs.
+
+    With one id there is no choice: the input ``machine_id`` is dropped.
+    """
     graph = model.graph
+    names = {i.name for i in graph.input}
+    if "ablation" in names:
+        graph.initializer.append(numpy_helper.from_array(np.array(0, np.int64), "ablation"))
     kept = [i for i in graph.input if i.name != "machine_id"]
     for node in graph.node:
         node.input[:] = ["machine_id_per_window" if name == "machine_id" else name for name in node.input]
@@ -127,7 +136,7 @@ def write_detector(
         out: the file; replaced in one step or not at all.
         reference: log-Mels of some windows, ``[window, mel, frame]``.
         machine_index: of those windows.
-        expected: scores the torch module gives them, ``[window]``.
+        expected: scores the torch module gives them, ``[window]``, or with a row for no ablation and each ablation.
         search_steps: what the expected scores were computed with, where the detector searches.
 
     Returns:
@@ -138,9 +147,11 @@ def write_detector(
         DetectorError: the file is not what the daemon accepts.
     """
     packed = PackedLogMel.pack(reference[:1])
-    placeholder = SelfCheck(log_mel=packed, search_steps=search_steps, score=0.0, tolerance=SELF_CHECK_TOLERANCE)
+    spread = max(1.0, *(float(np.std(c.scores)) for c in made.calibration.values()))
+    tolerance = SELF_CHECK_TOLERANCE * spread
+    placeholder = SelfCheck(log_mel=packed, search_steps=search_steps, score=0.0, tolerance=tolerance)
     unchecked = Detector(out, _serialise(model, made, placeholder))
-    check_parity(unchecked, reference, machine_index, expected, search_steps)
+    check_parity(unchecked, reference, machine_index, expected, search_steps, PARITY_TOLERANCE * spread)
     score = unchecked.score(packed.unpack()[0], 0, search_steps).score
     content = _serialise(model, made, placeholder.model_copy(update={"score": score}))
     verify(out, content, default_cache())
@@ -154,18 +165,22 @@ def check_parity(
     machine_index: NDArray[np.intp],
     expected: Sequence[float] | NDArray[np.float64],
     search_steps: int | None = None,
+    tolerance: float = PARITY_TOLERANCE,
 ) -> float:
-    """Largest difference between the scores of a detector and those expected.
+    """Largest difference between the scores of a detector, also under its ablations, and those expected.
 
     Raises:
-        ExportError: it is more than `PARITY_TOLERANCE`.
+        ExportError: it is more than the tolerance.
     """
     given = [
-        detector.score(log_mel, int(index), search_steps).score
-        for log_mel, index in zip(reference, machine_index, strict=True)
+        [
+            detector.score(log_mel, int(index), search_steps, ablation=ablation).score
+            for log_mel, index in zip(reference, machine_index, strict=True)
+        ]
+        for ablation in (None, *detector.metadata.ablations)
     ]
-    worst = float(np.abs(np.array(given) - np.asarray(expected)).max())  # NaN where one is NaN
-    if not worst <= PARITY_TOLERANCE:
+    worst = float(np.abs(np.array(given) - np.atleast_2d(expected)).max())  # NaN where one is NaN
+    if not worst <= tolerance:
         raise ExportError(f"{detector.path}: not written: ONNX Runtime scores differ from torch by {worst:.2g}")
     return worst
 
@@ -197,6 +212,7 @@ def _serialise(model: onnx.ModelProto, made: Made, check: SelfCheck) -> bytes:
         kind=made.kind,
         machine_type=made.machine_type,
         ids=made.ids,
+        ablations=made.ablations,
         log_mel=made.log_mel.as_dict(),
         window_seconds=WINDOW_SECONDS,
         calibration=made.calibration,

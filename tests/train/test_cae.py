@@ -7,24 +7,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edge_asd_train.cae import CaeSettings
+from edge_asd_train.cae_network import PRESETS, CaeSettings
 from edge_asd_train.cli import main
 from edge_asd_train.corpus import load_windows, read_clips
 
 from edge_asd.verification import load_detector
 
-TINY = ["--id", "id_00", "--folds", "2", "--epochs", "12", "--batch", "32", "--learning-rate", "0.005"]
+TINY = ["--id", "id_00", "--folds", "2", "--iterations", "60", "--batch", "32", "--learning-rate", "0.005"]
 
 
 def test_a_tiny_autoencoder_end_to_end(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "slider.cae.onnx"
     assert main(["cae", "--data", str(dataset), "--machine", "slider", "--out", str(out), *TINY]) == 0
     said = capsys.readouterr().out
-    assert f"{out}: cae for slider (id_00)" in said and "error on held-out normal clips: 0." in said
+    assert f"{out}: cae for slider (id_00)" in said and "on held-out normal clips: mse_over_variance 0." in said
     detector = load_detector(out)
     told = detector.metadata.settings
-    assert (told["epochs"], told["folds"], told["crop_frames"]) == (12, 2, 64)
-    assert 0 < told["held_out_mse_over_variance"] < 0.95
+    assert (told["preset"], told["iterations"], told["folds"], told["crop_frames"]) == ("default", 60, 2, 64)
+    assert 0 < told["collapse"]["mse_over_variance"] < 0.8 and not told["collapse"]["collapsed"]
 
     # Scores of faulty clips are higher, by the detector's own score and beside the trivial scorers.
     test = dataset.parent / "only-id-00"
@@ -34,7 +34,7 @@ def test_a_tiny_autoencoder_end_to_end(dataset: Path, tmp_path: Path, capsys: py
             (test / "slider" / split / clip.name).symlink_to(clip)
     assert main(["evaluate", str(out), "--data", str(test), "--json"]) == 0
     scorers = json.loads(capsys.readouterr().out)["machines"]["slider"]["scorers"]
-    assert {"cae", "cae, report_score", "energy", "distance to the mean log-Mel"} <= set(scorers)
+    assert {"cae", "cae, report_score", "cae, mean_image", "energy", "distance to the mean log-Mel"} <= set(scorers)
     assert scorers["cae"]["auc"]["value"] > 0.8
 
     faulty = [clip for clip in read_clips(test, "slider", "test") if clip.is_anomaly][:1]
@@ -42,14 +42,57 @@ def test_a_tiny_autoencoder_end_to_end(dataset: Path, tmp_path: Path, capsys: py
     assert found.report_score is not None and found.report_score > 0
     assert found.anomaly_map.shape == (128, 313) and np.isfinite(found.anomaly_map).all()
 
+    # Without its network it is another detector; the error left is then the variance of the standardised image.
+    image = load_windows(faulty, detector.log_mel_parameters, title="one").log_mel[0]
+    without = detector.score(image, ablation="mean_image")
+    assert without.score != found.score and without.report_score is not None
+    assert without.report_score > found.report_score
+
 
 def test_a_network_that_learnt_nothing_is_refused(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "x.onnx"
-    stingy = [*TINY[:4], "--epochs", "1", "--learning-rate", "1e-6"]
-    assert main(["cae", "--data", str(dataset), "--machine", "slider", "--out", str(out), *stingy]) == 1
-    assert "the autoencoder collapsed" in capsys.readouterr().err and not out.exists()
+    stingy = [*TINY[:4], "--iterations", "1", "--learning-rate", "1e-6"]
+    arguments = ["cae", "--data", str(dataset), "--machine", "slider", "--out", str(out), *stingy]
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert "collapsed: the reconstruction leaves" in error and "--allow-collapse" in error and not out.exists()
+    assert "1 of" not in error.rpartition("\r")[2], "no progress bar after the message"
+
+    assert main([*arguments, "--allow-collapse"]) == 0
+    marked = load_detector(out).metadata.settings["collapse"]
+    assert marked["collapsed"] and marked["allowed"] and marked["mse_over_variance"] > 0.8
+    assert "collapsed True" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("skip", [True, False])
+@pytest.mark.parametrize("normalise", [True, False])
+def test_the_reports_autoencoders(dataset: Path, tmp_path: Path, skip: bool, normalise: bool) -> None:
+    """All four of its table: the score is the reconstruction error and nothing else."""
+    out = tmp_path / "report.onnx"
+    told = ["--skip" if skip else "--no-skip", "--normalise" if normalise else "--no-normalise"]
+    short = ["--id", "id_00", "--folds", "2", "--epochs", "2", "--channels", "4", "4", "4", "4"]
+    arguments = ["cae", "--data", str(dataset), "--machine", "slider", "--out", str(out), "--preset", "report"]
+    assert main([*arguments, *told, *short]) == 0
+    detector = load_detector(out)
+    settings = detector.metadata.settings
+    assert (settings["preset"], settings["epochs"], settings["dropout"]) == ("report", 2, PRESETS["report"].dropout)
+    assert settings["collapse"]["allowed"] and settings["skip"] == skip and settings["normalise"] == normalise
+    window = load_windows(read_clips(dataset, "slider", "test")[:1], detector.log_mel_parameters, title="one")
+    found = detector.score(window.log_mel[0])
+    assert found.score == found.report_score == pytest.approx(found.anomaly_map.mean(), rel=1e-4)
+    assert detector.score(window.log_mel[0], ablation="mean_image").score != found.score
+
+
+def test_the_same_seed_gives_the_same_scores(dataset: Path, tmp_path: Path) -> None:
+    scores = []
+    for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
+        out = tmp_path / f"{name}.onnx"
+        few = ["--data", str(dataset), "--machine", "slider", "--out", str(out), "--id", "id_00", "--folds", "2"]
+        assert main(["cae", *few, "--iterations", "3", "--seed", seed, "--allow-collapse"]) == 0
+        scores.append(load_detector(out).metadata.calibration["id_00"].scores)
+    assert scores[0] == scores[1] != scores[2]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +100,9 @@ def test_a_network_that_learnt_nothing_is_refused(
     [
         {"crop_frames": 60},
         {"crop_frames": 0},
-        {"epochs": 0},
+        {"iterations": 0},
+        {"epochs": -1},
+        {"channels": (8, 8, 8)},
         {"batch": 0},
         {"dropout": 1.0},
         {"dropout": float("nan")},
