@@ -14,22 +14,28 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from onnx import helper
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from edge_asd.detector import Detector
 from edge_asd.logmel import Float32Array
 
-from .anogan import quality, train_anogan
+from .anogan import train_anogan, variety
 from .anogan_networks import AnoGan, AnoGanSettings, average_mels, crops
-from .clip_scorer import ClipScorer, fit_clip_scorer
+from .clip_scorer import ClipScorer, Images, fit_clip_scorer
+from .collapse import Figures, level_correlation
 from .crops import join
 from .export import export_quietly
 from .latent_search import search
-from .training import Standardise, TrainingSet, finish, report
+from .search_graph import Z_START
+from .standardise import Standardise, standardise_each
+from .training import MEAN_IMAGE, UNTRAINED_START, TrainingSet, finish, report
 
 SELF_CHECK_STEPS = 3
 """Few, since long searches are mildly chaotic and processors differ."""
+ABLATIONS = (MEAN_IMAGE, UNTRAINED_START)
 _BATCH = 16
 
 
@@ -48,19 +54,35 @@ class Before(nn.Module):
 class After(nn.Module):
     """Reconstructed crops to the detector's outputs."""
 
-    def __init__(self, standardise: Standardise, scorer: ClipScorer, crops_per_window: int) -> None:
+    def __init__(self, standardise: Standardise, scorer: ClipScorer | None, crops_per_window: int) -> None:
+        """
+        Args:
+            standardise: log-Mel to image.
+            scorer: of residuals; its second variant of images as they are, for the ablation. Without one the score is
+                A(x), and the map the size of the residual.
+            crops_per_window: in a row of crops.
+        """
         super().__init__()
         self.standardise, self.scorer, self.crops_per_window = standardise, scorer, crops_per_window
 
     def forward(
-        self, log_mel: Tensor, machine_id: Tensor, reconstruction: Tensor, loss: Tensor
+        self, log_mel: Tensor, machine_id: Tensor, ablation: Tensor, reconstruction: Tensor, loss: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Score ``[window]``, anomaly map ``[window, mel, frame]``, mean A(x) ``[window]``."""
+        """Score ``[window]``, anomaly map ``[window, mel, frame]``, mean A(x) ``[window]``.
+
+        With the ablation `MEAN_IMAGE` the reconstruction is the training mean, zero in a standardised image.
+        """
         image = average_mels(self.standardise(log_mel, machine_id))
-        residual = image - join(reconstruction, log_mel.shape[2])
-        score, coarse = self.scorer(residual, machine_id)
+        is_mean = ablation == ABLATIONS.index(MEAN_IMAGE) + 1
+        kept = 1.0 - is_mean.to(image.dtype)
+        residual = image - kept * join(reconstruction, log_mel.shape[2])
+        mean_loss = loss.reshape(-1, self.crops_per_window).mean(dim=1)
+        if self.scorer is None:
+            score, coarse = mean_loss.clone(), residual.abs()
+        else:
+            score, coarse = self.scorer(residual, machine_id, is_mean.to(torch.int64))
         anomaly_map = coarse.repeat_interleave(log_mel.shape[1] // coarse.shape[1], dim=1)
-        return score, anomaly_map, loss.reshape(-1, self.crops_per_window).mean(dim=1)
+        return score, anomaly_map, mean_loss
 
 
 class AnoGanDetector(nn.Module):
@@ -69,77 +91,121 @@ class AnoGanDetector(nn.Module):
     def __init__(self, before: Before, networks: AnoGan, after: After, search_steps: int) -> None:
         super().__init__()
         self.before, self.after, self.search_steps = before, after, search_steps
-        self.latent_search = networks.latent_search()
+        self.encoded, self.untrained = networks.latent_search(), networks.latent_search(warm_start=False)
 
-    def forward(self, log_mel: Tensor, machine_id: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, log_mel: Tensor, machine_id: Tensor, ablation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """As `After`."""
-        reconstruction, loss = search(self.latent_search, self.before(log_mel, machine_id), self.search_steps)
-        outputs: tuple[Tensor, Tensor, Tensor] = self.after(log_mel, machine_id, reconstruction, loss)
+        is_untrained = int(ablation) == ABLATIONS.index(UNTRAINED_START) + 1
+        searched = self.untrained if is_untrained else self.encoded
+        reconstruction, loss = search(searched, self.before(log_mel, machine_id), self.search_steps)
+        outputs: tuple[Tensor, Tensor, Tensor] = self.after(log_mel, machine_id, ablation, reconstruction, loss)
         return outputs
 
 
 def train(
-    training: TrainingSet, out: Path, settings: AnoGanSettings | None = None, *, licence: str | None = None
+    training: TrainingSet,
+    out: Path,
+    settings: AnoGanSettings | None = None,
+    *,
+    licence: str | None = None,
+    preset: str = "default",
+    allow_collapse: bool = False,
 ) -> Detector:
     """Train on every fold but one for held-out residuals, then on all; calibrate and write. Prints progress.
 
     Raises:
-        CollapseError: networks that do not follow their input.
+        CollapseError: networks that do not follow their input, or a score that is the level.
     """
     started = time.monotonic()
     settings = settings or AnoGanSettings()
-    ids = len(training.ids)
-    standardise = Standardise.fit(training.log_mel, training.machine_index, ids)
-    images = standardise.apply(training.log_mel, training.machine_index)
-    folds = int(training.folds.max()) + 1
-    residuals = np.zeros((len(images), images.shape[1] // 2, images.shape[2]), np.float32)
-    unexplained = []
-    for fold in range(folds):
-        out_of_fold = training.folds == fold
-        networks = _networks(images[~out_of_fold], settings, training.seed + fold, f"AnoGAN {fold + 1} of {folds + 1}")
-        residuals[out_of_fold] = residuals_of(networks, images[out_of_fold])
-        unexplained.append(quality(networks, images[out_of_fold][:_BATCH]).mse_over_variance)
+    index, ids, folds = training.machine_index, len(training.ids), training.split.count
+    standardise = Standardise.fit(training.log_mel, index, ids)
+    images = standardise.apply(training.log_mel, index)
+    centred = averaged(images)
+    residuals, losses, varieties = np.zeros_like(centred), np.zeros(len(images)), []
+    for number, (fit, out_of_fold) in enumerate(training.split.parts()):
+        networks = _networks(images[fit], settings, training.seed + number, f"AnoGAN {number + 1} of {folds + 1}")
+        residuals[out_of_fold], losses[out_of_fold] = residuals_of(networks, images[out_of_fold])
+        varieties.append(variety(networks, images[out_of_fold]))
+        # Networks that collapsed are known by the first fold: no need to train the others.
+        _figures(residuals[out_of_fold], centred[out_of_fold], varieties[-1:]).check(allow_collapse)
     networks = _networks(images, settings, training.seed + folds, f"AnoGAN {folds + 1} of {folds + 1}")
-    # In the networks' own folds: a network is another than those whose residuals the distances were fitted to, and
-    # the held-out scores must have that in them, or the shipped one would find all sound unusual.
-    fitted = fit_clip_scorer(residuals, training.machine_index, ids, training.folds)
+    scorer, held_out = None, losses
+    if settings.statistics:
+        others = standardise_each([b.images for b in training.background])
+        # In the networks' own folds: a network is another than those whose residuals the distances were fitted to, and
+        # the held-out scores must have that in them, or the shipped one would find all sound unusual.
+        fitted = fit_clip_scorer(
+            Images(residuals, index),
+            ids,
+            training.split,
+            background=[Images(residuals_of(networks, o.values)[0], o.machine_index) for o in others],
+        )
+        without = fit_clip_scorer(
+            Images(centred, index),
+            ids,
+            training.split,
+            background=[Images(averaged(o.values), o.machine_index) for o in others],
+        )
+        scorer, held_out = ClipScorer.of_variants([fitted.scorer, without.scorer]), fitted.held_out
+    figures = _figures(residuals, centred, varieties, level_correlation(held_out, training.windows.level_dbfs, index))
+    figures.check(allow_collapse)
     crops_per_window = crops(torch.from_numpy(images[:1])).shape[0]
-    before, after = Before(standardise).eval(), After(standardise, fitted.scorer, crops_per_window).eval()
-    ratio = float(np.mean(unexplained))
+    before, after = Before(standardise).eval(), After(standardise, scorer, crops_per_window).eval()
     detector = finish(
         "anogan",
         AnoGanDetector(before, networks, after, SELF_CHECK_STEPS),
         training,
-        fitted.held_out,
+        held_out,
         out,
         settings={
+            "preset": preset,
             **dataclasses.asdict(settings),
             "seed": training.seed,
             "folds": folds,
-            "held_out_mse_over_variance": round(ratio, 4),
+            "collapse": figures.as_settings(allow_collapse),
         },
         licence=licence,
+        ablations=ABLATIONS,
         model=compose(before, networks, after, images.shape[1:]),
         search_steps=SELF_CHECK_STEPS,
     )
     report(detector, training, started)
-    print(f"  error on held-out normal clips: {ratio:.2f} of their variance after {settings.search_steps} search steps")
     return detector
 
 
-def residuals_of(networks: AnoGan, images: Float32Array) -> Float32Array:
-    """Standardised windows ``[window, mel, frame]`` less their reconstructions, ``[window, mel / 2, frame]``."""
+def _figures(
+    residuals: Float32Array, centred: Float32Array, varieties: list[float], correlation: float | None = None
+) -> Figures:
+    """Of residuals and images ``[window, mel / 2, frame]`` and the generators of some folds; the worst one counts."""
+    return Figures(float((residuals**2).mean() / (centred**2).mean()), min(varieties), correlation)
+
+
+def residuals_of(networks: AnoGan, images: Float32Array) -> tuple[Float32Array, NDArray[np.float64]]:
+    """What the search leaves of standardised windows ``[window, mel, frame]``.
+
+    Returns:
+        Windows less their reconstructions ``[window, mel / 2, frame]``, and mean A(x) ``[window]``.
+    """
     searched = networks.latent_search()
-    parts = []
-    for begin in range(0, len(images), _BATCH):
+    residuals, losses = [], []
+    batches = tqdm(range(0, len(images), _BATCH), desc="search", unit="batch", leave=False)
+    for begin in batches:
         image = torch.from_numpy(images[begin : begin + _BATCH])
-        reconstruction, _ = search(searched, crops(image), networks.settings.search_steps)
-        parts.append((average_mels(image) - join(reconstruction, image.shape[2])).numpy())
-    return np.concatenate(parts)
+        reconstruction, loss = search(searched, crops(image), networks.settings.search_steps)
+        residuals.append((average_mels(image) - join(reconstruction, image.shape[2])).numpy())
+        losses.append(loss.reshape(len(image), -1).mean(dim=1).double().numpy())
+    return np.concatenate(residuals), np.concatenate(losses)
+
+
+def averaged(images: Float32Array) -> Float32Array:
+    """Standardised windows as the networks see them: neighbouring mels averaged, ``[window, mel / 2, frame]``."""
+    done: Float32Array = average_mels(torch.from_numpy(images)).numpy()
+    return done
 
 
 def compose(before: Before, networks: AnoGan, after: After, shape: tuple[int, ...]) -> onnx.ModelProto:
-    """One graph with inputs ``log_mel``, ``machine_id`` and ``search_steps`` (with a default).
+    """One graph with inputs ``log_mel``, ``machine_id``, ``ablation``, and ``search_steps`` (with a default).
 
     Args:
         before: log-Mel to crops.
@@ -149,6 +215,7 @@ def compose(before: Before, networks: AnoGan, after: After, shape: tuple[int, ..
     """
     windows = 3
     log_mel, machine_id = torch.randn(windows, *shape), torch.zeros(windows, dtype=torch.int64)
+    ablation = torch.tensor(0)
     query = before(log_mel, machine_id)
     window = torch.export.Dim("window", min=1, max=4096)
     crop = window * after.crops_per_window
@@ -161,19 +228,24 @@ def compose(before: Before, networks: AnoGan, after: After, shape: tuple[int, ..
     )
     last = export_quietly(
         after,
-        (log_mel, machine_id, query, torch.zeros(len(query))),
-        input_names=["log_mel", "machine_id", "reconstruction", "loss"],
+        (log_mel, machine_id, ablation, query, torch.zeros(len(query))),
+        input_names=["log_mel", "machine_id", "ablation", "reconstruction", "loss"],
         output_names=["score", "anomaly_map", "report_score"],
-        dynamic_shapes=({0: window}, {0: window}, {0: crop}, {0: crop}),
+        dynamic_shapes=({0: window}, {0: window}, None, {0: crop}, {0: crop}),
     )
     middle = networks.search_model()
+    _make_start_untrained(middle.graph)
     _rename(first.graph, "before/", {"log_mel", "machine_id", "query"})
-    shared = {"log_mel", "machine_id", "reconstruction", "loss", "score", "anomaly_map", "report_score"}
+    shared = {"log_mel", "machine_id", "ablation", "reconstruction", "loss", "score", "anomaly_map", "report_score"}
     _rename(last.graph, "after/", shared)
     graph = helper.make_graph(
         [*first.graph.node, *middle.graph.node, *last.graph.node],
         "anogan",
-        [*first.graph.input, *(i for i in middle.graph.input if i.name == "search_steps")],
+        [
+            *first.graph.input,
+            *(i for i in last.graph.input if i.name == "ablation"),
+            *(i for i in middle.graph.input if i.name == "search_steps"),
+        ],
         list(last.graph.output),
         [*first.graph.initializer, *middle.graph.initializer, *last.graph.initializer],
     )
@@ -182,6 +254,23 @@ def compose(before: Before, networks: AnoGan, after: After, shape: tuple[int, ..
 
 def _networks(images: Float32Array, settings: AnoGanSettings, seed: int, title: str) -> AnoGan:
     return train_anogan(images, dataclasses.replace(settings, seed=seed), title=title)
+
+
+def _make_start_untrained(graph: onnx.GraphProto) -> None:
+    """Let the ablation multiply the encoder's z by zero."""
+    number = numpy_helper.from_array(np.array(ABLATIONS.index(UNTRAINED_START) + 1, np.int64), "untrained/number")
+    graph.initializer.append(number)
+    place = next(i for i, node in enumerate(graph.node) if Z_START in node.output)
+    graph.node[place].output[:] = ["untrained/encoded" if o == Z_START else o for o in graph.node[place].output]
+    switch = [
+        helper.make_node("Equal", ["ablation", "untrained/number"], ["untrained/is"], name="untrained/equal"),
+        helper.make_node("Not", ["untrained/is"], ["untrained/is_not"], name="untrained/not"),
+        helper.make_node("Cast", ["untrained/is_not"], ["untrained/kept"], name="untrained/cast", to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["untrained/encoded", "untrained/kept"], [Z_START], name="untrained/start"),
+    ]
+    nodes = [*graph.node[: place + 1], *switch, *graph.node[place + 1 :]]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _rename(graph: onnx.GraphProto, prefix: str, keep: set[str]) -> None:

@@ -33,8 +33,12 @@ class AnoGanSettings:
     """Channels of the discriminator's first layer; each layer after has twice as many."""
     encoder_channels: int = 16
     """Channels of the encoder's first layer; it runs once per crop, so it may be wider than the discriminator."""
-    iterations: int = 1200
-    """Batches of training."""
+    iterations: int = 600
+    """Batches of training, where no number of epochs is given."""
+    epochs: int = 0
+    """Passes over the clips with one random crop of each; 0: as many iterations as told instead."""
+    validation: float = 0.0
+    """Share of the training clips that is left out of training."""
     batch_crops: int = 32
     """Random crops of normal sound in a batch."""
     batch_draws: int = 16
@@ -47,16 +51,22 @@ class AnoGanSettings:
     """Adam's step for the encoder."""
     beta1: float = 0.5
     """Adam's momentum in training; 0.9 makes the two networks chase each other."""
+    beta2: float = 0.999
+    """Adam's memory of the size of gradients."""
     average_decay: float = 0.995
     """The generator and encoder that are kept are running averages of their weights with this decay per batch."""
     reconstruction_weight: float = 10.0
-    """Weight of the crop's reconstruction against the discriminator's verdict in the generator's loss; 0: none."""
+    """Weight of the crop's reconstruction against the discriminator's verdict in the generator's loss."""
+    encoder: bool = True
+    """Train an encoder along with the generator, and search from its z; else there is none, and from zeros."""
     lam: float = 0.1
     """Lambda: share of the discriminator's features in A(x), 0 to 1."""
     search_steps: int = 10
     """Steps of the search where the detector's user asks for no other number."""
     search_learning_rate: float = 0.1
     """Adam's step in z in the search."""
+    statistics: bool = True
+    """Score the statistics of the residual; else A(x), as the report does."""
     seed: int = 0
     """Of the weights at the start, and of the crops and z that are drawn."""
 
@@ -68,8 +78,42 @@ class AnoGanSettings:
                 raise ValueError(f"{name} {getattr(self, name)} is not positive")
         if self.batch_crops < 2 or self.batch_draws < 2:
             raise ValueError("batch norm needs at least 2 crops and 2 draws in a batch")
-        if self.search_steps < 0:
-            raise ValueError(f"search_steps {self.search_steps} is negative")
+        if self.search_steps < 0 or self.epochs < 0:
+            raise ValueError(f"search_steps {self.search_steps} or epochs {self.epochs} is negative")
+        if not 0.0 <= self.validation <= 0.5:
+            raise ValueError(f"validation {self.validation:g} is not from 0 to a half")
+        for name in ("beta1", "beta2", "average_decay"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"{name} {getattr(self, name):g} is not from 0 to below 1")
+        for name in ("learning_rate", "discriminator_learning_rate", "encoder_learning_rate", "search_learning_rate"):
+            if not 0.0 < getattr(self, name) < 1.0:
+                raise ValueError(f"{name} {getattr(self, name):g} is not between 0 and 1")
+
+    def batches(self, clips: int) -> int:
+        """Batches of training with so many clips."""
+        return self.epochs * max(1, -(-clips // self.batch_crops)) if self.epochs else self.iterations
+
+
+PRESETS = {
+    "default": AnoGanSettings(),
+    # Stated: 300 epochs, learning rate 0.01, batches of 500, a tenth for validation, betas 0.9 and 0.999, latent 100,
+    # 1,000 search steps at 0.001, lambda 0.1, no encoder. Sizes of the networks are ours: DCGAN's, narrowed.
+    "report": AnoGanSettings(
+        latent=100,
+        epochs=300,
+        validation=0.1,
+        batch_crops=500,
+        batch_draws=500,
+        learning_rate=0.01,
+        discriminator_learning_rate=0.01,
+        beta1=0.9,
+        average_decay=0.0,
+        encoder=False,
+        search_steps=1000,
+        search_learning_rate=0.001,
+        statistics=False,
+    ),
+}
 
 
 def generator(settings: AnoGanSettings) -> nn.Sequential:
@@ -136,7 +180,7 @@ class AnoGan(nn.Module):
         return LatentSearch(
             self.generator,
             self.discriminator.features,
-            self.encoder if warm_start else None,
+            self.encoder if warm_start and self.settings.encoder else None,
             latent=self.settings.latent,
             lam=self.settings.lam,
             learning_rate=self.settings.search_learning_rate,

@@ -97,15 +97,32 @@ def _add_kind(
         metavar="N",
         help="clips whose numbers agree but for the last N digits are of one recording and never split",
     )
+    parser.add_argument(
+        "--background",
+        nargs="+",
+        type=Path,
+        metavar="DIR",
+        help="normal sound of other machines recorded on the same site (a machine's folder, or a data set's: all in it"
+        " but this machine): teaches what varies on the site without being a fault",
+    )
+    parser.add_argument(
+        "--allow-collapse",
+        action="store_true",
+        help="write the detector, marked, even if it does not follow its input or follows the level",
+    )
     parser.add_argument("--licence", metavar="TEXT", help="of the recordings; kept in the file")
     parser.add_argument("--seed", type=int, default=0, help="same seed, data and machine: same detector")
     if kind in given and kind != "statistics":  # the settings come with torch, which takes seconds to import
+        parser.add_argument(
+            "--preset",
+            choices=("default", "report"),
+            default="default",
+            help="the best that was found, or the technical report that the design comes from, to be read beside it"
+            " (implies --allow-collapse); options below change it further",
+        )
         group = parser.add_argument_group("network and training")
-        for name, text_of, default in _settings_of(kind):
-            if isinstance(default, bool):
-                group.add_argument(_flag(name), action=argparse.BooleanOptionalAction, default=default, help=text_of)
-            elif isinstance(default, int | float):
-                group.add_argument(_flag(name), type=type(default), default=default, metavar="N", help=text_of)
+        for setting in _settings_of(kind):
+            _add_setting(group, setting)
     parser.set_defaults(do=_train, kind=kind)
 
 
@@ -130,20 +147,55 @@ def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     simulate.set_defaults(do=_simulate)
 
 
-def _settings_of(kind: str) -> list[tuple[str, str, Any]]:
-    """Name, meaning and default of the hyper-parameters of a kind, read from its settings class.
+@dataclasses.dataclass(frozen=True)
+class _Setting:
+    name: str
+    meaning: str
+    default: Any
+    report: Any
+    """Its value in the preset of that name."""
+
+
+def _settings_of(kind: str) -> list[_Setting]:
+    """The hyper-parameters of a kind, read from its settings class.
 
     Without torch the list is empty: help still works, and training then says what to install.
     """
     try:
         if kind == "cae":
-            from .cae import CaeSettings as Settings
+            from .cae_network import PRESETS
         else:
-            from .anogan_networks import AnoGanSettings as Settings  # type: ignore[assignment]
+            from .anogan_networks import PRESETS  # type: ignore[assignment]
     except ModuleNotFoundError:
         return []
-    meanings = field_meanings(Settings)
-    return [(f.name, meanings[f.name], f.default) for f in dataclasses.fields(Settings) if f.name != "seed"]
+    default, report = PRESETS["default"], PRESETS["report"]
+    meanings = field_meanings(type(default))
+    return [
+        _Setting(name, meanings[name], getattr(default, name), getattr(report, name))
+        for name in (f.name for f in dataclasses.fields(default))
+        if name != "seed"
+    ]
+
+
+def _add_setting(group: argparse._ArgumentGroup, setting: _Setting) -> None:
+    """An option without a default of its own: what is not given comes from the preset."""
+    values = f"{_shown(setting.default)}"
+    if setting.report != setting.default:
+        values += f"; report: {_shown(setting.report)}"
+    kind: dict[str, Any] = {"default": None, "help": f"{setting.meaning} (default: {values})"}
+    if isinstance(setting.default, bool):
+        kind["action"] = argparse.BooleanOptionalAction
+    elif isinstance(setting.default, tuple):
+        kind |= {"type": int, "nargs": len(setting.default), "metavar": "N"}
+    else:
+        kind |= {"type": type(setting.default), "metavar": "N"}
+    group.add_argument(_flag(setting.name), **kind)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return " ".join(map(str, value)) if isinstance(value, tuple) else f"{value:g}"
 
 
 def _flag(name: str) -> str:
@@ -169,30 +221,38 @@ def _train(options: argparse.Namespace) -> int:
             folds=options.folds,
             recording_digits=options.recording_digits,
             seed=options.seed,
+            background=options.background or (),
         )
     except ValueError as error:
         raise UsageError(str(error)) from None
     if options.kind == "statistics":
         from . import statistics
 
-        statistics.train(training, options.out, licence=options.licence)
+        statistics.train(training, options.out, licence=options.licence, allow_collapse=options.allow_collapse)
         return EXIT_DONE
-    chosen = {name: getattr(options, name) for name, _, default in _settings_of(options.kind) if hasattr(options, name)}
+    chosen = {s.name: getattr(options, s.name) for s in _settings_of(options.kind) if hasattr(options, s.name)}
+    given = {name: tuple(v) if isinstance(v, list) else v for name, v in chosen.items() if v is not None}
+    making = {
+        "licence": options.licence,
+        "preset": options.preset,
+        "allow_collapse": options.allow_collapse or options.preset == "report",
+    }
     if options.kind == "cae":
         from . import cae
+        from .cae_network import PRESETS as CAE_PRESETS
 
-        cae.train(training, options.out, _settings(cae.CaeSettings, chosen), licence=options.licence)
+        cae.train(training, options.out, _settings(CAE_PRESETS[options.preset], given), **making)
     else:
         from . import anogan_detector
-        from .anogan_networks import AnoGanSettings
+        from .anogan_networks import PRESETS as ANOGAN_PRESETS
 
-        anogan_detector.train(training, options.out, _settings(AnoGanSettings, chosen), licence=options.licence)
+        anogan_detector.train(training, options.out, _settings(ANOGAN_PRESETS[options.preset], given), **making)
     return EXIT_DONE
 
 
-def _settings(kind: type[_Settings], chosen: dict[str, Any]) -> _Settings:
+def _settings(preset: _Settings, given: dict[str, Any]) -> _Settings:
     try:
-        return kind(**chosen)
+        return dataclasses.replace(preset, **given)  # type: ignore[type-var]
     except ValueError as error:
         raise UsageError(str(error)) from None
 

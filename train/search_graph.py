@@ -26,6 +26,8 @@ aten = torch.ops.aten
 
 _LARGE = 256  # entries; smaller constants stay where they are used
 _TRACED_CROPS = 3  # torch specialises a batch of 1 (and, at times, 2)
+Z_START = "search/z_start"
+"""Where the search begins, in the graph."""
 _STATE = ("z", "momentum", "variance", "decay", "best_loss", "best_image")
 
 
@@ -194,7 +196,7 @@ def search_model(model: LatentSearch, *, image_shape: tuple[int, int], default_s
     """
     start, step, finish = _parts(model, image_shape)
     assembly = _Assembly(model)
-    outer = {"query": "query", "query_features": "search/query_features", "z_start": "search/z_start"}
+    outer = {"query": "query", "query_features": "search/query_features", "z_start": Z_START}
     before = assembly.take(start, "start/", outer)
     body = assembly.take(step, "step/", outer)
     last = {name: f"search/{name}" for name in ("z", "best_loss", "best_image")}
@@ -214,11 +216,11 @@ def search_model(model: LatentSearch, *, image_shape: tuple[int, int], default_s
         "search/infinity": np.array(np.inf, np.float32),
     }
     initial = [
-        helper.make_node("Mul", ["search/z_start", "search/zero"], ["search/no_momentum"]),
+        helper.make_node("Mul", [Z_START, "search/zero"], ["search/no_momentum"]),
         helper.make_node("Shape", ["query"], ["search/crops"], end=1),
         helper.make_node("Expand", ["search/infinity", "search/crops"], ["search/no_loss"]),
     ]
-    carried = ["search/z_start", "search/no_momentum", "search/no_momentum", "search/decay_start", "search/no_loss"]
+    carried = [Z_START, "search/no_momentum", "search/no_momentum", "search/decay_start", "search/no_loss"]
     loop = helper.make_node(
         "Loop",
         ["search_steps", "search/go_on", *carried, "query"],

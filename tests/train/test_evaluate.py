@@ -241,7 +241,7 @@ def test_every_variant_scores_every_window_once(make: Make, monkeypatch: pytest.
 
     monkeypatch.setattr(Detector, "score", score)
     windows = Windows(
-        np.arange(3, dtype=np.float32)[:, None, None] * np.ones((1, 128, 313), np.float32), *[np.zeros(3)] * 2
+        np.arange(3, dtype=np.float32)[:, None, None] * np.ones((1, 128, 313), np.float32), *[np.zeros(3)] * 3
     )
     found = score_windows([member], windows, [IDS[0]] * 3, title="three")["anogan"]
     assert len(asked) == len(set(asked)) == 3 * 4

@@ -10,14 +10,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import torch
 from edge_asd_train import cli
-from edge_asd_train.clip_scorer import default_blocks, fit_clip_scorer, shrunk_covariance
-from edge_asd_train.clip_statistics import Block, EventShape, Flux, Mean, Peaks
-from edge_asd_train.corpus import MIN_CLIPS, CorpusError, fingerprint, load_windows, read_clips, split_by_recording
+from edge_asd_train.corpus import MIN_CLIPS, CorpusError, fingerprint, load_windows, read_clips
 from edge_asd_train.export import PARITY_TOLERANCE, ExportError, Made, write_detector
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from edge_asd.calibration import Calibration
 from edge_asd.detector import Detector
@@ -78,13 +73,6 @@ def test_statistics_end_to_end(run: Run, dataset: Path, statistics: Detector, tm
     assert slider["scorers"]["energy"]["auc"]["value"] < 0.75, "the simulation must not be separable by level"
     assert "  statistics is slider.onnx" in table.splitlines()
     assert f" {own['auc']['value']:.3f} " in table and "statistics - energy" in table
-
-
-def test_another_seed_splits_otherwise(dataset: Path) -> None:
-    recordings = [c.recording for c in read_clips(dataset, "slider", "train")]
-    folds = [split_by_recording(recordings, 2, seed).tolist() for seed in range(6)]
-    assert folds[0] == split_by_recording(recordings, 2, 0).tolist()
-    assert any(other != folds[0] for other in folds[1:])
 
 
 def test_held_out_scores_are_higher_than_those_of_the_fit(statistics: Detector, dataset: Path) -> None:
@@ -214,9 +202,10 @@ def test_evaluate_says_what_is_missing(
         assert given == status and words in error
     test = few.parent / "test"
     test.mkdir()
-    shutil.copy(next(few.iterdir()), test / "normal_id_00_00000000.flac")
+    clip = next((dataset / "slider" / "test").glob("normal_id_00_*"))
+    shutil.copy(clip, test / "normal_id_00_00000000.flac")
     assert "there is nothing to judge" in run("evaluate", statistics_file, "--data", few.parents[1])[2]
-    shutil.copy(next(few.iterdir()), test / "anomaly_id_08_00000000.flac")
+    shutil.copy(clip, test / "anomaly_id_08_00000000.flac")
     error = run("evaluate", statistics_file, "--data", few.parents[1])[2]
     assert "both.onnx: does not know id_08; it knows id_00, id_02" in error
 
@@ -253,33 +242,6 @@ def test_help_of_each_command(capsys: pytest.CaptureFixture[str]) -> None:
 # --------------------------------------------------------------------------------------------------------------- parts
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(
-    sizes=st.lists(st.lists(st.integers(1, 9), min_size=4, max_size=12), min_size=1, max_size=3),
-    folds=st.integers(2, 4),
-    seed=st.integers(0, 99),
-    order=st.randoms(use_true_random=False),
-)
-def test_recordings_stay_whole(sizes: list[list[int]], folds: int, seed: int, order: object) -> None:
-    recordings = [f"id_{i:02d}/{r:07d}" for i, own in enumerate(sizes) for r, n in enumerate(own) for _ in range(n)]
-    order.shuffle(recordings)  # type: ignore[attr-defined]
-    split = split_by_recording(recordings, folds, seed)
-    assert len(split) == len(recordings)
-    assert len(set(zip(recordings, split.tolist(), strict=True))) == len(set(recordings))
-    for number, own in enumerate(sizes):
-        counts = [
-            sum(r.startswith(f"id_{number:02d}/") and f == fold for r, f in zip(recordings, split, strict=True))
-            for fold in range(folds)
-        ]
-        # The next recording goes where least is: no fold is ahead of another by more than one recording.
-        assert min(counts) > 0 and max(counts) - min(counts) <= max(own)
-
-
-def test_too_few_recordings_to_split() -> None:
-    with pytest.raises(CorpusError, match=r"id_02: 2 recording\(s\) cannot be split into 3 folds"):
-        split_by_recording(["id_00/1", "id_00/2", "id_00/3", "id_02/1", "id_02/2", "id_02/2"], 3, 0)
-
-
 def test_recordings_are_told_by_their_digits(dataset: Path) -> None:
     wanted = {f"{machine_id}/000000{n}" for machine_id in ("id_00", "id_02") for n in range(3)}
     assert {c.recording for c in read_clips(dataset, "slider", "train")} == wanted
@@ -303,85 +265,6 @@ def test_the_fingerprint_is_of_names_and_contents(few: Path) -> None:
     assert now() == first
     paths[0].rename(few / "normal_id_00_00000099.flac")
     assert now() != first
-
-
-def test_shrunk_covariance_of_a_case_done_by_hand() -> None:
-    """S = diag(2, 1/2), mean variance 5/4; d2 = 9/16, b2 = 17/32, so 17/18 of it is the sphere."""
-    centred = np.array([[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
-    assert shrunk_covariance(centred) == pytest.approx(np.diag([31 / 24, 29 / 24]))
-    assert shrunk_covariance(np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])) == pytest.approx(
-        np.eye(2) / 2
-    )
-
-
-@pytest.mark.parametrize(("samples", "size"), [(200, 5), (40, 40), (24, 128)])
-def test_shrunk_covariance_is_that_of_ledoit_and_wolf(samples: int, size: int) -> None:
-    covariance = pytest.importorskip("sklearn.covariance")
-    rng = np.random.default_rng(samples)
-    drawn = rng.normal(size=(samples, size)) @ np.triu(rng.normal(size=(size, size)))
-    centred = drawn - drawn.mean(axis=0)
-    wanted, _ = covariance.ledoit_wolf(centred, assume_centered=True)
-    assert shrunk_covariance(centred) == pytest.approx(wanted, rel=1e-9, abs=1e-9 * np.abs(wanted).max())
-
-
-def some_images(count: int, mels: int = 32, frames: int = 63) -> Float32Array:
-    images = np.random.default_rng(3).normal(0, 3, (count, mels, frames)).astype(np.float32)
-    images[:, 5:9, 20:23] += 12
-    return images
-
-
-BLOCKS = [Mean(32), Flux(32), Flux(32, pooled=2), Peaks(32), EventShape(32)]
-
-
-@pytest.mark.parametrize("block", BLOCKS, ids=lambda b: type(b).__name__ + str(getattr(b, "pooled", "")))
-def test_weights_spread_over_cells_keep_their_sum(block: Block) -> None:
-    images = torch.from_numpy(np.concatenate([some_images(3), np.zeros((1, 32, 63), np.float32)]))
-    features = block(images)
-    assert features.shape == (4, block.size) and torch.isfinite(features).all()
-    weight = torch.rand(4, block.size, generator=torch.Generator().manual_seed(1))
-    cells = block.spread(images, weight)
-    assert cells.shape == images.shape and (cells >= 0).all()
-    assert torch.allclose(cells.sum(dim=(1, 2)), weight.sum(dim=1), rtol=1e-4)
-
-
-@pytest.mark.parametrize("block", BLOCKS[:4], ids=lambda b: type(b).__name__ + str(getattr(b, "pooled", "")))
-def test_a_feature_of_a_mel_spreads_over_that_mel(block: Block) -> None:
-    images = torch.from_numpy(some_images(2))
-    weight = torch.zeros(2, block.size)
-    weight[:, 7] = 1.0
-    cells = block.spread(images, weight)
-    assert torch.allclose(cells[:, 7].sum(dim=1), torch.ones(2), rtol=1e-4) and cells.sum() == cells[:, 7].sum()
-    if not isinstance(block, Mean):
-        assert (cells[:, 7, 18:25].sum(dim=1) > 0.3).all(), "where the bump is"
-
-
-def test_event_shape_finds_a_rise_wherever_it_is() -> None:
-    image = torch.zeros(2, 24, 63)
-    image[0, :, 20:25] = 10.0
-    image[1, :, 40:45] = 10.0
-    block = EventShape(24, bands=24, events=1)
-    first, second = block(image)
-    assert torch.equal(first, second)
-    # Three frames before the rise, then the five that are loud.
-    assert first.reshape(24, 11)[0].tolist() == [0, 0, 0, 10, 10, 10, 10, 10, 0, 0, 0]
-
-
-def test_the_map_adds_up_to_the_score_of_what_deviates() -> None:
-    images = some_images(60)
-    index = np.arange(60) % 2
-    fitted = fit_clip_scorer(images, index, 2, np.arange(60) // 20, blocks=default_blocks)
-    assert fitted.held_out.mean() == pytest.approx(0, abs=1e-6)
-    odd = torch.from_numpy(images[:4] * np.float32(1.5))
-    ids = torch.from_numpy(index[:4])
-    with torch.no_grad():
-        score, cells = fitted.scorer(odd, ids)
-        parts = []
-        for number, (block, distance) in enumerate(zip(fitted.scorer.blocks, fitted.scorer.distances, strict=True)):
-            log_distance = torch.log(distance(block(odd), ids)[0]) / 2
-            parts.append((log_distance - fitted.scorer.centre[number][ids]) / fitted.scorer.spread[number])
-    each = torch.stack(parts)
-    assert torch.allclose(score, each.mean(dim=0), rtol=1e-4)
-    assert torch.allclose(cells.mean(dim=(1, 2)), each.clamp(min=0).mean(dim=0), rtol=1e-3)
 
 
 # -------------------------------------------------------------------------------------------------------------- export
@@ -411,7 +294,7 @@ def test_export_is_refused_where_scores_differ(
 ) -> None:
     model, out = onnx.load_from_string(tiny(metadata="")), tmp_path / "a.onnx"
     expected = REFERENCE.mean(axis=(1, 2), dtype=np.float64)
-    expected[2] += off
+    expected[2] += off * float(np.std(made.calibration["id_00"].scores))
     arguments = {"reference": REFERENCE, "machine_index": INDEX, "expected": expected}
     with pytest.raises(ExportError, match=r"a\.onnx: not written: ONNX Runtime scores differ from torch by"):
         write_detector(model, made, out, **arguments)  # type: ignore[arg-type]
