@@ -21,7 +21,8 @@ MAX_MSE_OVER_VARIANCE = 0.8
 MIN_VARIETY = 0.15
 """Spread of generated images over z, over the spread of real crops. Working generators have 0.5 and more."""
 MAX_LEVEL_CORRELATION = 0.9
-"""Size of the rank correlation of score and level within ids."""
+"""Size of the rank correlation of score and level, its mean over ids."""
+_LEAST_WINDOWS = 8
 
 
 class CollapseError(EdgeAsdError):
@@ -37,7 +38,7 @@ class Figures:
     level_correlation: float | None = None
 
     def complaints(self) -> list[str]:
-        """What is wrong, in words; NaN is wrong too."""
+        """What is wrong, in words."""
         found = []
         if self.mse_over_variance is not None and not self.mse_over_variance <= MAX_MSE_OVER_VARIANCE:
             found.append(
@@ -48,7 +49,7 @@ class Figures:
             found.append(
                 f"the generator draws the same image from every z: variety {self.variety:.2f} (at least {MIN_VARIETY})"
             )
-        if self.level_correlation is not None and not abs(self.level_correlation) <= MAX_LEVEL_CORRELATION:
+        if self.level_correlation is not None and not self.level_correlation <= MAX_LEVEL_CORRELATION:
             found.append(
                 f"the score orders normal clips as their level does: rank correlation {self.level_correlation:.2f}"
                 f" (at most {MAX_LEVEL_CORRELATION})"
@@ -56,11 +57,13 @@ class Figures:
         return found
 
     def check(self, allowed: bool) -> None:
-        """Refuse a collapsed detector, unless that is allowed.
+        """Refuse a collapsed detector, unless that is allowed; one that diverged always.
 
         Raises:
             CollapseError: with the figures.
         """
+        if any(value is not None and not np.isfinite(value) for value in vars(self).values()):
+            raise CollapseError("the networks diverged: their output is not finite; take a smaller learning rate")
         if (complaints := self.complaints()) and not allowed:
             raise CollapseError(f"collapsed: {'; '.join(complaints)}. --allow-collapse keeps it")
 
@@ -70,13 +73,44 @@ class Figures:
         return {**figures, "collapsed": bool(self.complaints()), "allowed": allowed}
 
 
+def figures_of(
+    residuals: NDArray[np.float32],
+    centred: NDArray[np.float32],
+    *,
+    variety: float | None = None,
+    level: float | None = None,
+) -> Figures:
+    """Figures of a reconstruction. A network that follows the level alone is not credited for it.
+
+    Args:
+        residuals: images less their reconstructions, ``[window, mel, frame]``.
+        centred: images less the mean image, same shape.
+        variety: of the generator.
+        level: correlation of the score with it.
+    """
+    left, there = (
+        float(((part - part.mean(axis=(1, 2), keepdims=True)) ** 2).mean(dtype=np.float64))
+        for part in (residuals, centred)
+    )
+    return Figures(left / max(there, 1e-12), variety, level)
+
+
 def level_correlation(
     scores: NDArray[np.float64], level_dbfs: NDArray[np.float64], machine_index: NDArray[np.intp]
 ) -> float | None:
-    """Rank correlation of held-out scores and level within ids, all arguments ``[window]``.
+    """Size of the rank correlation of held-out scores and level, all arguments ``[window]``: 0 to 1, mean over windows.
 
-    None with so few windows that chance alone could give `MAX_LEVEL_CORRELATION`.
+    Taken in each id by itself and without its sign, since a distance to a constant can rise with the level of one id
+    and fall with another's. None with so few windows of every id that chance alone could give `MAX_LEVEL_CORRELATION`.
+    NaN where a score is.
     """
-    if len(scores) < 12:
-        return None
-    return rank_correlation(scores, level_dbfs, machine_index)
+    if not np.isfinite(scores).all():
+        return float("nan")
+    sizes, weights = [], []
+    for i in np.unique(machine_index):
+        own = machine_index == i
+        found = rank_correlation(scores[own], level_dbfs[own]) if own.sum() >= _LEAST_WINDOWS else None
+        if found is not None:
+            sizes.append(abs(found))
+            weights.append(int(own.sum()))
+    return float(np.average(sizes, weights=weights)) if sizes else None
