@@ -21,8 +21,9 @@ from edge_asd.logmel import Float32Array
 
 from .cae_network import Autoencoder, CaeSettings
 from .clip_scorer import ClipScorer, Images, fit_clip_scorer
-from .collapse import Figures, level_correlation
+from .collapse import figures_of, level_correlation
 from .crops import cut, join, random_crops
+from .reproducible import device, machine, reproducible
 from .standardise import Standardise, standardise_each
 from .training import MEAN_IMAGE, TrainingSet, finish, report
 
@@ -81,7 +82,7 @@ def train(
     if settings.crop_frames > frames:
         raise UsageError(f"crop_frames {settings.crop_frames} is more than the {frames} frames of a window")
     index, ids = training.machine_index, len(training.ids)
-    standardise = Standardise.fit(training.log_mel, index, ids, normalise=settings.normalise)
+    standardise = Standardise.fit(training.log_mel, index, ids, settings.normalisation)
     images = standardise.apply(training.log_mel, index)
     centred = standardise.centred(images, index)
     total = sum(settings.batches(int(fit.sum())) for fit, _ in training.split.parts()) + settings.batches(len(images))
@@ -91,11 +92,13 @@ def train(
             network = fit_network(images[fit], settings, training.seed + number, bar)
             residuals[out_of_fold] = residuals_of(network, images[out_of_fold], settings.crop_frames)
             # A network that collapsed is known by the first fold: no need to train the others.
-            _figures(residuals[out_of_fold], centred[out_of_fold]).check(allow_collapse)
+            figures_of(residuals[out_of_fold], centred[out_of_fold]).check(allow_collapse)
         network = fit_network(images, settings, training.seed + training.split.count, bar)
+    # Of clips that it was trained on: not the figure to state, but a network that collapsed has a bad one here too.
+    figures_of(residuals_of(network, images, settings.crop_frames), centred).check(allow_collapse)
     scorer, held_out = None, (residuals**2).mean(axis=(1, 2)).astype(np.float64)
     if settings.statistics:
-        others = standardise_each([b.images for b in training.background], normalise=settings.normalise)
+        others = standardise_each([b.images for b in training.background], settings.normalisation)
         # In the networks' own folds: a network is another than those whose residuals the distances were fitted to, and
         # the held-out scores must have that in them, or the shipped one would find all sound unusual.
         fitted = fit_clip_scorer(
@@ -106,7 +109,7 @@ def train(
         )
         without = fit_clip_scorer(Images(centred, index), ids, training.split, background=others)
         scorer, held_out = ClipScorer.of_variants([fitted.scorer, without.scorer]), fitted.held_out
-    figures = _figures(residuals, centred, level_correlation(held_out, training.windows.level_dbfs, index))
+    figures = figures_of(residuals, centred, level=level_correlation(held_out, training.windows.level_dbfs, index))
     figures.check(allow_collapse)
     detector = finish(
         "cae",
@@ -117,6 +120,7 @@ def train(
         settings={
             "preset": preset,
             **asdict(settings),
+            **machine(),
             "seed": training.seed,
             "folds": training.split.count,
             "collapse": figures.as_settings(allow_collapse),
@@ -128,39 +132,36 @@ def train(
     return detector
 
 
-def _figures(residuals: Float32Array, centred: Float32Array, correlation: float | None = None) -> Figures:
-    """Of residuals and images less the mean image, ``[window, mel, frame]``."""
-    return Figures(float((residuals**2).mean() / (centred**2).mean()), level_correlation=correlation)
-
-
 def fit_network(images: Float32Array, settings: CaeSettings, seed: int, bar: tqdm) -> Autoencoder:  # type: ignore[type-arg]
     """Train one network on random crops of images ``[window, mel, frame]``; the same seed gives the same network.
 
     On a GPU where there is one. Batches are drawn on the CPU, so the draw does not depend on that.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    where = device()
     random = torch.Generator().manual_seed(seed)
     windows = torch.from_numpy(images)
-    with torch.random.fork_rng():
+    with reproducible():
         torch.manual_seed(seed)
-        network = Autoencoder(settings).to(device, memory_format=torch.channels_last)
+        network = Autoencoder(settings).to(where, memory_format=torch.channels_last)
         optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
         batches = settings.batches(len(images))
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, settings.learning_rate, total_steps=batches + 1, cycle_momentum=False
-        )
+        schedule = _one_cycle(optimiser, settings.learning_rate, batches) if settings.one_cycle else None
         for number in range(batches):
-            crops = random_crops(windows, settings.batch, settings.crop_frames, random).to(device)
+            crops = random_crops(windows, settings.batch, settings.crop_frames, random).to(where)
             loss = nn.functional.mse_loss(network(crops), crops)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
-            if settings.one_cycle:
+            if schedule is not None:
                 schedule.step()
             if number % 50 == 0:
                 bar.set_postfix(error=f"{float(loss.detach()):.3f}", refresh=False)
             bar.update()
     return network.to("cpu", memory_format=torch.contiguous_format).eval()
+
+
+def _one_cycle(optimiser: torch.optim.Optimizer, peak: float, batches: int) -> torch.optim.lr_scheduler.OneCycleLR:
+    return torch.optim.lr_scheduler.OneCycleLR(optimiser, peak, total_steps=batches + 1, cycle_momentum=False)
 
 
 def reconstruct(network: Autoencoder, images: Tensor, crop_frames: int) -> Tensor:

@@ -1,4 +1,5 @@
-"""The image that networks are shown of a window: its log-Mel, level taken away, standardised per mel and machine id."""
+"""The image that networks are shown of a window: its log-Mel, unless told otherwise without its level and standardised
+per mel and machine id, so that gain does not matter and no mel outweighs the others."""
 
 from __future__ import annotations
 
@@ -16,49 +17,71 @@ from .clip_scorer import Images
 _LEAST_SPREAD_DB = 0.1
 
 
+PER_MEL, GLOBAL, NONE = "per-mel", "global", "none"
+NORMALISATIONS = (PER_MEL, GLOBAL, NONE)
+"""Level taken away, then mean and spread of each mel and id; one mean and spread of all sound, level kept; dB."""
+
+
 class Standardise(nn.Module):
-    """Log-Mel less its clip's mean level, then less the mean and over the spread of each mel of its machine id.
+    """Log-Mel to image: (log-Mel - offset) / spread."""
 
-    Or, for the sake of comparison, the log-Mel as it is.
-    """
-
-    mean: Tensor
+    offset: Tensor
     spread: Tensor
+    typical: Tensor
 
-    def __init__(self, mean: NDArray[np.float32], spread: NDArray[np.float32], *, normalise: bool = True) -> None:
+    def __init__(
+        self,
+        offset: NDArray[np.float32],
+        spread: NDArray[np.float32],
+        typical: NDArray[np.float32],
+        *,
+        without_level: bool = True,
+    ) -> None:
         """
         Args:
-            mean: of the (levelled) log-Mel, shape ``[id, mel]``, dB.
-            spread: its standard deviation, same shape.
-            normalise: else images are log-Mels as they are.
+            offset: dB, shape ``[id, mel]``.
+            spread: dB, same shape.
+            typical: mean over the training windows of an id and their frames, of the image, same shape.
+            without_level: each clip's mean level is taken away first.
         """
         super().__init__()
-        self.normalise = normalise
-        self.register_buffer("mean", torch.from_numpy(mean))
-        self.register_buffer("spread", torch.from_numpy(spread))
+        self.without_level = without_level
+        for name, value in (("offset", offset), ("spread", spread), ("typical", typical)):
+            self.register_buffer(name, torch.from_numpy(value.astype(np.float32)))
 
     @classmethod
     def fit(
-        cls, log_mel: Float32Array, machine_index: NDArray[np.intp], ids: int, *, normalise: bool = True
+        cls,
+        log_mel: Float32Array,
+        machine_index: NDArray[np.intp],
+        ids: int,
+        normalisation: str = PER_MEL,
     ) -> Standardise:
-        """Means and spreads over windows ``[window, mel, frame]`` and their frames."""
-        levelled = log_mel - log_mel.mean(axis=(1, 2), keepdims=True) if normalise else log_mel
-        of_id = [levelled[machine_index == i] for i in range(ids)]
+        """Means and spreads over windows ``[window, mel, frame]`` and their frames.
+
+        Raises:
+            ValueError: no such normalisation.
+        """
+        if normalisation not in NORMALISATIONS:
+            raise ValueError(f"normalisation {normalisation!r} is none of {', '.join(NORMALISATIONS)}")
+        shown = log_mel - log_mel.mean(axis=(1, 2), keepdims=True) if normalisation == PER_MEL else log_mel
+        of_id = [shown[machine_index == i] for i in range(ids)]
         mean = np.stack([part.mean(axis=(0, 2)) for part in of_id])
-        spread = np.stack([part.std(axis=(0, 2)) + _LEAST_SPREAD_DB for part in of_id])
-        return cls(mean.astype(np.float32), spread.astype(np.float32), normalise=normalise)
+        offset, spread = np.zeros_like(mean), np.ones_like(mean)
+        if normalisation == PER_MEL:
+            offset, spread = mean, np.stack([part.std(axis=(0, 2)) for part in of_id]) + _LEAST_SPREAD_DB
+        elif normalisation == GLOBAL:
+            offset, spread = offset + shown.mean(), spread * (shown.std() + _LEAST_SPREAD_DB)
+        return cls(offset, spread, (mean - offset) / spread, without_level=normalisation == PER_MEL)
 
     def forward(self, log_mel: Tensor, machine_id: Tensor) -> Tensor:
         """Both arguments with one entry for each window; shape stays ``[window, mel, frame]``."""
-        if not self.normalise:
-            return log_mel
-        levelled = log_mel - log_mel.mean(dim=(1, 2), keepdim=True)
-        return (levelled - self.mean[machine_id][:, :, None]) / self.spread[machine_id][:, :, None]
+        shown = log_mel - log_mel.mean(dim=(1, 2), keepdim=True) if self.without_level else log_mel
+        return (shown - self.offset[machine_id][:, :, None]) / self.spread[machine_id][:, :, None]
 
     def mean_image(self, machine_id: Tensor) -> Tensor:
         """What the training windows of an id look like on average, ``[window, mel, 1]``."""
-        mean = self.mean[machine_id][:, :, None]
-        return torch.zeros_like(mean) if self.normalise else mean
+        return self.typical[machine_id][:, :, None]
 
     @torch.no_grad()
     def apply(self, log_mel: Float32Array, machine_index: NDArray[np.intp]) -> Float32Array:  # type: ignore[override]
@@ -72,11 +95,11 @@ class Standardise(nn.Module):
         return less
 
 
-def standardise_each(machines: Sequence[Images], *, normalise: bool = True) -> list[Images]:
+def standardise_each(machines: Sequence[Images], normalisation: str = PER_MEL) -> list[Images]:
     """Log-Mels of other machines to images, each by its own normal sound."""
     made = []
     for machine in machines:
         ids = int(machine.machine_index.max()) + 1
-        standardise = Standardise.fit(machine.values, machine.machine_index, ids, normalise=normalise)
+        standardise = Standardise.fit(machine.values, machine.machine_index, ids, normalisation)
         made.append(Images(standardise.apply(machine.values, machine.machine_index), machine.machine_index))
     return made

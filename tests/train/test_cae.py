@@ -67,18 +67,18 @@ def test_a_network_that_learnt_nothing_is_refused(
 
 
 @pytest.mark.parametrize("skip", [True, False])
-@pytest.mark.parametrize("normalise", [True, False])
-def test_the_reports_autoencoders(dataset: Path, tmp_path: Path, skip: bool, normalise: bool) -> None:
+@pytest.mark.parametrize("normalisation", ["global", "none"])
+def test_the_reports_autoencoders(dataset: Path, tmp_path: Path, skip: bool, normalisation: str) -> None:
     """All four of its table: the score is the reconstruction error and nothing else."""
     out = tmp_path / "report.onnx"
-    told = ["--skip" if skip else "--no-skip", "--normalise" if normalise else "--no-normalise"]
+    told = ["--skip" if skip else "--no-skip", "--normalisation", normalisation]
     short = ["--id", "id_00", "--folds", "2", "--epochs", "2", "--channels", "4", "4", "4", "4"]
     arguments = ["cae", "--data", str(dataset), "--machine", "slider", "--out", str(out), "--preset", "report"]
     assert main([*arguments, *told, *short]) == 0
     detector = load_detector(out)
     settings = detector.metadata.settings
     assert (settings["preset"], settings["epochs"], settings["dropout"]) == ("report", 2, PRESETS["report"].dropout)
-    assert settings["collapse"]["allowed"] and settings["skip"] == skip and settings["normalise"] == normalise
+    assert settings["collapse"]["allowed"] and settings["skip"] == skip and settings["normalisation"] == normalisation
     window = load_windows(read_clips(dataset, "slider", "test")[:1], detector.log_mel_parameters, title="one")
     found = detector.score(window.log_mel[0])
     assert found.score == found.report_score == pytest.approx(found.anomaly_map.mean(), rel=1e-4)
@@ -103,6 +103,7 @@ def test_the_same_seed_gives_the_same_scores(dataset: Path, tmp_path: Path) -> N
         {"iterations": 0},
         {"epochs": -1},
         {"channels": (8, 8, 8)},
+        {"normalisation": "yes"},
         {"batch": 0},
         {"dropout": 1.0},
         {"dropout": float("nan")},
