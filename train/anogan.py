@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from .anogan_networks import IMAGE_FRAMES, IMAGE_MELS, MELS_AVERAGED, AnoGan, AnoGanSettings, average_mels, crops
 from .crops import random_crops
+from .reproducible import device, reproducible
 
 _RECOUNT_BATCHES = 30
 _DRAWS = 64
@@ -48,13 +49,13 @@ def train_anogan(
         ValueError: the clips have the wrong shape, are shorter than a crop, or hold NaN or infinity.
     """
     images = _long_images(log_mels)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    images = images[round(settings.validation * len(images)) :]
+    shuffled = np.random.default_rng(settings.seed).permutation(len(images))
+    images = images[torch.from_numpy(np.sort(shuffled[round(settings.validation * len(images)) :]))]
     bar = tqdm(range(settings.batches(len(images))), desc=title, unit="batch", disable=not progress)
-    with torch.random.fork_rng():
+    with reproducible():
         torch.manual_seed(settings.seed)
         model = AnoGan(settings)
-        return _fit(model, images, settings, device, bar)
+        return _fit(model, images, settings, device(), bar)
 
 
 def _long_images(log_mels: NDArray[np.float32]) -> Tensor:
@@ -66,8 +67,8 @@ def _long_images(log_mels: NDArray[np.float32]) -> Tensor:
     return average_mels(torch.from_numpy(np.ascontiguousarray(log_mels, np.float32)))
 
 
-def _fit(model: AnoGan, images: Tensor, settings: AnoGanSettings, device: torch.device, bar: tqdm[int]) -> AnoGan:
-    model.to(device).train()
+def _fit(model: AnoGan, images: Tensor, settings: AnoGanSettings, where: torch.device, bar: tqdm[int]) -> AnoGan:
+    model.to(where).train()
     averaged = copy.deepcopy(model)
     networks = model.generator, model.discriminator, model.encoder
     rates = settings.learning_rate, settings.discriminator_learning_rate, settings.encoder_learning_rate
@@ -78,8 +79,8 @@ def _fit(model: AnoGan, images: Tensor, settings: AnoGanSettings, device: torch.
     random = torch.Generator().manual_seed(settings.seed)
 
     for batch in bar:
-        real = random_crops(images, settings.batch_crops, IMAGE_FRAMES, random).to(device)
-        z = torch.randn(settings.batch_draws, settings.latent, generator=random).to(device)
+        real = random_crops(images, settings.batch_crops, IMAGE_FRAMES, random).to(where)
+        z = torch.randn(settings.batch_draws, settings.latent, generator=random).to(where)
         made = _generate(model, z, real)
         drawn, reconstruction = made[: len(z)], made[len(z) :]
 
@@ -113,13 +114,13 @@ def _fit(model: AnoGan, images: Tensor, settings: AnoGanSettings, device: torch.
             bar.set_postfix({name: f"{value.item():.3f}" for name, value in told.items()}, refresh=False)
 
     averaged.discriminator = model.discriminator
-    _recount_batch_norms(averaged, images, settings, random, device)
+    _recount_batch_norms(averaged, images, settings, random, where)
     return averaged.cpu().eval().requires_grad_(True)
 
 
 @torch.no_grad()
 def _recount_batch_norms(
-    model: AnoGan, images: Tensor, settings: AnoGanSettings, random: torch.Generator, device: torch.device
+    model: AnoGan, images: Tensor, settings: AnoGanSettings, random: torch.Generator, where: torch.device
 ) -> None:
     """Averaged weights have other statistics than the weights they average (Izmailov et al. 2018)."""
     model.train()
@@ -128,8 +129,8 @@ def _recount_batch_norms(
             module.reset_running_stats()
             module.momentum = None  # the plain mean over all batches
     for _ in range(_RECOUNT_BATCHES):
-        real = random_crops(images, settings.batch_crops, IMAGE_FRAMES, random).to(device)
-        z = torch.randn(settings.batch_draws, settings.latent, generator=random).to(device)
+        real = random_crops(images, settings.batch_crops, IMAGE_FRAMES, random).to(where)
+        z = torch.randn(settings.batch_draws, settings.latent, generator=random).to(where)
         _generate(model, z, real)
 
 

@@ -25,10 +25,11 @@ from edge_asd.logmel import Float32Array
 from .anogan import train_anogan, variety
 from .anogan_networks import AnoGan, AnoGanSettings, average_mels, crops
 from .clip_scorer import ClipScorer, Images, fit_clip_scorer
-from .collapse import Figures, level_correlation
+from .collapse import CollapseError, figures_of, level_correlation
 from .crops import join
 from .export import export_quietly
 from .latent_search import search
+from .reproducible import machine
 from .search_graph import Z_START
 from .standardise import Standardise, standardise_each
 from .training import MEAN_IMAGE, UNTRAINED_START, TrainingSet, finish, report
@@ -70,12 +71,13 @@ class After(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Score ``[window]``, anomaly map ``[window, mel, frame]``, mean A(x) ``[window]``.
 
-        With the ablation `MEAN_IMAGE` the reconstruction is the training mean, zero in a standardised image.
+        With the ablation `MEAN_IMAGE` the reconstruction is the training mean.
         """
         image = average_mels(self.standardise(log_mel, machine_id))
         is_mean = ablation == ABLATIONS.index(MEAN_IMAGE) + 1
-        kept = 1.0 - is_mean.to(image.dtype)
-        residual = image - kept * join(reconstruction, log_mel.shape[2])
+        joined = join(reconstruction, log_mel.shape[2])
+        mean = average_mels(self.standardise.mean_image(machine_id)).expand_as(joined)
+        residual = image - torch.where(is_mean, mean, joined)
         mean_loss = loss.reshape(-1, self.crops_per_window).mean(dim=1)
         if self.scorer is None:
             score, coarse = mean_loss.clone(), residual.abs()
@@ -119,20 +121,21 @@ def train(
     started = time.monotonic()
     settings = settings or AnoGanSettings()
     index, ids, folds = training.machine_index, len(training.ids), training.split.count
-    standardise = Standardise.fit(training.log_mel, index, ids)
+    standardise = Standardise.fit(training.log_mel, index, ids, settings.normalisation)
     images = standardise.apply(training.log_mel, index)
-    centred = averaged(images)
+    centred = averaged(standardise.centred(images, index))
     residuals, losses, varieties = np.zeros_like(centred), np.zeros(len(images)), []
     for number, (fit, out_of_fold) in enumerate(training.split.parts()):
         networks = _networks(images[fit], settings, training.seed + number, f"AnoGAN {number + 1} of {folds + 1}")
         residuals[out_of_fold], losses[out_of_fold] = residuals_of(networks, images[out_of_fold])
         varieties.append(variety(networks, images[out_of_fold]))
         # Networks that collapsed are known by the first fold: no need to train the others.
-        _figures(residuals[out_of_fold], centred[out_of_fold], varieties[-1:]).check(allow_collapse)
+        figures_of(residuals[out_of_fold], centred[out_of_fold], variety=varieties[-1]).check(allow_collapse)
     networks = _networks(images, settings, training.seed + folds, f"AnoGAN {folds + 1} of {folds + 1}")
+    varieties.append(variety(networks, images))
     scorer, held_out = None, losses
     if settings.statistics:
-        others = standardise_each([b.images for b in training.background])
+        others = standardise_each([b.images for b in training.background], settings.normalisation)
         # In the networks' own folds: a network is another than those whose residuals the distances were fitted to, and
         # the held-out scores must have that in them, or the shipped one would find all sound unusual.
         fitted = fit_clip_scorer(
@@ -148,7 +151,12 @@ def train(
             background=[Images(averaged(o.values), o.machine_index) for o in others],
         )
         scorer, held_out = ClipScorer.of_variants([fitted.scorer, without.scorer]), fitted.held_out
-    figures = _figures(residuals, centred, varieties, level_correlation(held_out, training.windows.level_dbfs, index))
+    figures = figures_of(
+        residuals,
+        centred,
+        variety=min(varieties),
+        level=level_correlation(held_out, training.windows.level_dbfs, index),
+    )
     figures.check(allow_collapse)
     crops_per_window = crops(torch.from_numpy(images[:1])).shape[0]
     before, after = Before(standardise).eval(), After(standardise, scorer, crops_per_window).eval()
@@ -161,6 +169,7 @@ def train(
         settings={
             "preset": preset,
             **dataclasses.asdict(settings),
+            **machine(),
             "seed": training.seed,
             "folds": folds,
             "collapse": figures.as_settings(allow_collapse),
@@ -174,18 +183,14 @@ def train(
     return detector
 
 
-def _figures(
-    residuals: Float32Array, centred: Float32Array, varieties: list[float], correlation: float | None = None
-) -> Figures:
-    """Of residuals and images ``[window, mel / 2, frame]`` and the generators of some folds; the worst one counts."""
-    return Figures(float((residuals**2).mean() / (centred**2).mean()), min(varieties), correlation)
-
-
 def residuals_of(networks: AnoGan, images: Float32Array) -> tuple[Float32Array, NDArray[np.float64]]:
     """What the search leaves of standardised windows ``[window, mel, frame]``.
 
     Returns:
         Windows less their reconstructions ``[window, mel / 2, frame]``, and mean A(x) ``[window]``.
+
+    Raises:
+        CollapseError: the loss is not finite: the networks diverged.
     """
     searched = networks.latent_search()
     residuals, losses = [], []
@@ -195,7 +200,9 @@ def residuals_of(networks: AnoGan, images: Float32Array) -> tuple[Float32Array, 
         reconstruction, loss = search(searched, crops(image), networks.settings.search_steps)
         residuals.append((average_mels(image) - join(reconstruction, image.shape[2])).numpy())
         losses.append(loss.reshape(len(image), -1).mean(dim=1).double().numpy())
-    return np.concatenate(residuals), np.concatenate(losses)
+    if not np.isfinite(all_losses := np.concatenate(losses)).all():
+        raise CollapseError("the networks diverged: A(x) is not finite; take smaller learning rates")
+    return np.concatenate(residuals), all_losses
 
 
 def averaged(images: Float32Array) -> Float32Array:

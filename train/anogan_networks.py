@@ -14,6 +14,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from .crops import cut
 from .latent_search import LatentSearch
 from .search_graph import search_model
+from .standardise import GLOBAL, NORMALISATIONS, PER_MEL
 
 MELS_AVERAGED = 2
 """Mels to a row of the image; pairs halve the work and the noise of single cells."""
@@ -25,6 +26,9 @@ IMAGE_MELS, IMAGE_FRAMES = 64, 64
 class AnoGanSettings:
     """How an AnoGAN is built, trained and searched."""
 
+    normalisation: str = PER_MEL
+    """per-mel: level taken away, then mean and spread of each mel of the machine id; global: one mean and spread of all
+    sound, level kept; none: the log-Mel as it is."""
     latent: int = 64
     """Entries of z, drawn from N(0, 1)."""
     generator_channels: int = 16
@@ -32,7 +36,7 @@ class AnoGanSettings:
     discriminator_channels: int = 8
     """Channels of the discriminator's first layer; each layer after has twice as many."""
     encoder_channels: int = 16
-    """Channels of the encoder's first layer; it runs once per crop, so it may be wider than the discriminator."""
+    """Channels of the encoder's first layer, where there is one; it runs once per crop, so it may be wider."""
     iterations: int = 600
     """Batches of training, where no number of epochs is given."""
     epochs: int = 0
@@ -48,7 +52,7 @@ class AnoGanSettings:
     discriminator_learning_rate: float = 4e-4
     """Adam's step for the discriminator."""
     encoder_learning_rate: float = 1e-3
-    """Adam's step for the encoder."""
+    """Adam's step for the encoder, where there is one."""
     beta1: float = 0.5
     """Adam's momentum in training; 0.9 makes the two networks chase each other."""
     beta2: float = 0.999
@@ -56,7 +60,7 @@ class AnoGanSettings:
     average_decay: float = 0.995
     """The generator and encoder that are kept are running averages of their weights with this decay per batch."""
     reconstruction_weight: float = 10.0
-    """Weight of the crop's reconstruction against the discriminator's verdict in the generator's loss."""
+    """Weight of reconstruction, with an encoder, against the discriminator's verdict in the generator's loss."""
     encoder: bool = True
     """Train an encoder along with the generator, and search from its z; else there is none, and from zeros."""
     lam: float = 0.1
@@ -78,6 +82,8 @@ class AnoGanSettings:
                 raise ValueError(f"{name} {getattr(self, name)} is not positive")
         if self.batch_crops < 2 or self.batch_draws < 2:
             raise ValueError("batch norm needs at least 2 crops and 2 draws in a batch")
+        if self.normalisation not in NORMALISATIONS:
+            raise ValueError(f"normalisation {self.normalisation!r} is none of {', '.join(NORMALISATIONS)}")
         if self.search_steps < 0 or self.epochs < 0:
             raise ValueError(f"search_steps {self.search_steps} or epochs {self.epochs} is negative")
         if not 0.0 <= self.validation <= 0.5:
@@ -97,8 +103,10 @@ class AnoGanSettings:
 PRESETS = {
     "default": AnoGanSettings(),
     # Stated: 300 epochs, learning rate 0.01, batches of 500, a tenth for validation, betas 0.9 and 0.999, latent 100,
-    # 1,000 search steps at 0.001, lambda 0.1, no encoder. Sizes of the networks are ours: DCGAN's, narrowed.
+    # 1,000 search steps at 0.001, lambda 0.1, no encoder. Our reading: the normalisation, and the networks, which are
+    # those of the default: like a DCGAN's, but narrower, with spectral norm in the discriminator and a linear end.
     "report": AnoGanSettings(
+        normalisation=GLOBAL,
         latent=100,
         epochs=300,
         validation=0.1,

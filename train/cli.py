@@ -187,6 +187,8 @@ def _add_setting(group: argparse._ArgumentGroup, setting: _Setting) -> None:
         kind["action"] = argparse.BooleanOptionalAction
     elif isinstance(setting.default, tuple):
         kind |= {"type": int, "nargs": len(setting.default), "metavar": "N"}
+    elif isinstance(setting.default, str):
+        kind["metavar"] = "KIND"
     else:
         kind |= {"type": type(setting.default), "metavar": "N"}
     group.add_argument(_flag(setting.name), **kind)
@@ -195,6 +197,8 @@ def _add_setting(group: argparse._ArgumentGroup, setting: _Setting) -> None:
 def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, str):
+        return value
     return " ".join(map(str, value)) if isinstance(value, tuple) else f"{value:g}"
 
 
