@@ -59,6 +59,9 @@ class Calibration(BaseModel):
     """UTC, ISO 8601."""
     source: str
     """Where the windows came from, in words."""
+    sound: str | None = None
+    """Fingerprint of the windows: calibrations that agree in it heard the same ones, in the same order. None where it
+    was not noted: then equal ``stretches`` are taken for that."""
 
     @model_validator(mode="after")
     def _stretches_cover_the_series(self) -> Self:
@@ -76,6 +79,7 @@ class Calibration(BaseModel):
         source: str,
         stretches: Sequence[int] | None = None,
         hop_seconds: float = 10.0,
+        sound: str | None = None,
     ) -> Calibration:
         """Fit the tail of a series of scores.
 
@@ -86,6 +90,7 @@ class Calibration(BaseModel):
             source: where they came from, in words.
             stretches: lengths of contiguous stretches; separate windows unless given.
             hop_seconds: from window to window within a stretch.
+            sound: fingerprint of the windows.
 
         Raises:
             ValueError: fewer than `MIN_SCORES` scores, or all the same.
@@ -99,7 +104,15 @@ class Calibration(BaseModel):
             level_low_dbfs=None if level_low_dbfs is None else float(level_low_dbfs),
             made=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
             source=source,
+            sound=sound,
         )
+
+    def __eq__(self, other: object) -> bool:
+        # Of the fields alone: what is cached beside them is an array, and no yes or no comes of comparing those.
+        return isinstance(other, Calibration) and all(getattr(self, n) == getattr(other, n) for n in _FIELDS)
+
+    def __hash__(self) -> int:
+        return hash((self.scores, self.stretches, self.hop_seconds, self.sound))
 
     @cached_property
     def _ordered(self) -> Float64Array:
@@ -127,6 +140,9 @@ class Calibration(BaseModel):
             excess = ((probability / self.tail.probability) ** -self.tail.shape - 1.0) / self.tail.shape
             return float(self.tail.start + self.tail.scale * excess)
         return float(np.interp(-probability, -_plotting_positions(self._ordered.size), self._ordered))
+
+
+_FIELDS = tuple(Calibration.model_fields)
 
 
 def fit_tail(scores: Float64Array) -> Tail:

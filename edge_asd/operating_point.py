@@ -1,45 +1,56 @@
 """The threshold that keeps raised incidents to so many per machine and day.
 
 The figure asked for is incidents after everything: several detectors combined, k of n, clearing and rest, at the
-configured hop. So the series of normal scores is drawn again and again in contiguous blocks (block bootstrap, Künsch
-1989) into weeks of normal sound, in which disturbances may be rarer than any that was heard, and the alarm's own code
-is run over it.
+configured hop. So weeks of normal sound are drawn from the calibration (`edge_asd.normal_rarity`), and the alarm's own
+code is run over them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edge_asd.alarm import Alarm, AlarmRule
+from edge_asd.alarm import AlarmRule
 from edge_asd.calibration import MAX_RARITY, Calibration
-from edge_asd.logmel import Float64Array
+from edge_asd.normal_rarity import (
+    BLOCK_WINDOWS,
+    SIMULATED_WINDOWS,
+    block_bootstrap,
+    simulate_normal_rarity,
+    sound_of,
+)
+from edge_asd.rate_curve import LOWEST, MIN_INCIDENTS, SECONDS_PER_DAY, count_incidents, rate_curve, windows_for
 
-SECONDS_PER_DAY = 86_400.0
-_SIMULATED_INCIDENTS = 400
-_SIMULATED_WINDOWS = (40_000, 400_000)
-"""As many windows as give so many incidents, within these bounds."""
-_BLOCK_WINDOWS = 12
-"""Two minutes at the usual hop: longer than most disturbances of a normal machine."""
-_STRETCH_WINDOWS = 2_000
-"""Windows that share one draw of the tail: more than an incident lasts, few enough for many draws."""
-_SEED = 20
-_MIN_INCIDENTS = 20
-"""Fewer incidents in the simulated weeks, and the rate is extrapolated from higher ones instead of counted."""
-_FIT_POINTS = 6
-"""Thresholds that an extrapolation is fitted to, the highest that were counted: three neighbours are all noise."""
-_HIGHEST, _STEP = 6.0, 0.1
-"""Thresholds tried, from the highest down."""
-_HALF = 0.3
-"""The lowest threshold: half of all normal windows are rarer."""
 MOST_PER_DAY = 100.0
 """An alarm that is false more often than every quarter of an hour is none."""
-_LEAST_SLOPE = 0.5
-"""Decades of rate to a unit of rarity: less cannot be, since a rarity is a decade of probability."""
+_REPEATS = 40
+"""Calibrations drawn for the uncertainty of a rate: enough for an interval of `CONFIDENCE`, few enough for seconds."""
+_REPEATED_WINDOWS = 200_000
+"""Of normal sound of each, at most."""
+CONFIDENCE = 0.9
+"""Of a rate's interval."""
+STAYS_RAISED = 0.7
+"""Share of windows that do not clear, above which incidents are not counted: they hardly end."""
+_OUTER_BLOCKS = 20
+"""A series is drawn anew in so many blocks at least: long ones, for what changes slowly."""
+_SEED = 21
+
+
+@dataclass(frozen=True)
+class IncidentRate:
+    """Incidents that normal sound raises, and what a calibration as long as this one leaves open of that."""
+
+    per_day: float
+    """Incidents per machine and day."""
+    low: float
+    """Likewise: the lower end of an interval of `CONFIDENCE`."""
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.per_day:.2g} a day ({CONFIDENCE:.0%} interval {self.low:.2g} to {self.high:.2g})"
 
 
 @dataclass(frozen=True)
@@ -52,6 +63,8 @@ class OperatingPoint:
     """As asked for."""
     supported_per_day: float
     """The lowest rate that the normal sound of the calibration can carry: its threshold lies within what was heard."""
+    rate: IncidentRate | None = None
+    """How uncertain the rate is; None where nobody asked, see `with_uncertainty`."""
 
     @property
     def is_extrapolated(self) -> bool:
@@ -62,6 +75,8 @@ class OperatingPoint:
         text = f"threshold {self.threshold:.2f} for {self.false_alarms_per_day:g} false alarms a day"
         if self.is_extrapolated:
             text += f" (extrapolated: the calibration supports down to {self.supported_per_day:.3g} a day)"
+        if self.rate is not None:
+            text += f"; {CONFIDENCE:.0%} interval of that {self.rate.low:.2g} to {self.rate.high:.2g} a day"
         return text
 
 
@@ -85,175 +100,124 @@ def operating_point(
         raise ValueError(
             f"false_alarms_per_day must be above 0 and at most {MOST_PER_DAY:g}, not {false_alarms_per_day:g}"
         )
-    # Fewer days are enough where incidents are frequent, and counting those takes longer.
-    windows = int(
-        np.clip(_SIMULATED_INCIDENTS / false_alarms_per_day * SECONDS_PER_DAY / hop_seconds, *_SIMULATED_WINDOWS)
-    )
+    windows = windows_for(false_alarms_per_day, hop_seconds, SIMULATED_WINDOWS)
     rarity = simulate_normal_rarity(calibrations, hop_seconds, windows)
     days = rarity.size * hop_seconds / SECONDS_PER_DAY
 
     def rate_at(threshold: float) -> float:
         return count_incidents(rarity, replace(rule, threshold=threshold), hop_seconds) / days
 
-    curve = _rate_curve(rate_at, _MIN_INCIDENTS / days, false_alarms_per_day)
+    curve = rate_curve(rate_at, MIN_INCIDENTS / days, false_alarms_per_day)
     if curve is None:
         # A rule so strict that normal sound hardly ever meets it: any threshold keeps the rate.
-        return OperatingPoint(_HALF, false_alarms_per_day, 0.0)
+        return OperatingPoint(LOWEST, false_alarms_per_day, 0.0)
     found = curve.threshold_at(false_alarms_per_day)
     if not found < MAX_RARITY:
         raise ValueError(f"{false_alarms_per_day:g} false alarms a day needs a rarity above {MAX_RARITY:g}")
     # The rarest of N normal windows has a probability of about 1/N; with D detectors all that is worth log10 D less.
     heard = float(np.log10(min(len(c.scores) for c in calibrations) / len(calibrations)))
     is_below = heard < curve.thresholds[-1]
-    return OperatingPoint(found, false_alarms_per_day, rate_at(max(heard, _HALF)) if is_below else curve.rate_at(heard))
+    return OperatingPoint(
+        found, false_alarms_per_day, rate_at(max(heard, LOWEST)) if is_below else curve.rate_at(heard)
+    )
 
 
-@dataclass(frozen=True)
-class _RateCurve:
-    """Incidents a day against the threshold: counted where there are enough, a line of their logarithm above."""
-
-    thresholds: list[float]
-    """From the highest down."""
-    rates: list[float]
-    """Per day, rising."""
-
-    def _line(self) -> tuple[float, float]:
-        """Slope and offset of log10 rate over threshold, of the highest thresholds that were counted."""
-        points = self.thresholds[:_FIT_POINTS], np.log10(self.rates[:_FIT_POINTS])
-        slope, offset = np.polyfit(*points, 1)
-        return min(float(slope), -_LEAST_SLOPE), float(offset)
-
-    def threshold_at(self, rate: float) -> float:
-        """The threshold of a rate; the lowest of the curve for a rate that is never reached."""
-        if rate < self.rates[0]:
-            slope, offset = self._line()
-            return max(self.thresholds[0], (float(np.log10(rate)) - offset) / slope)
-        return float(np.interp(np.log10(rate), np.log10(self.rates), self.thresholds))
-
-    def rate_at(self, threshold: float) -> float:
-        """The rate of a threshold."""
-        if threshold > self.thresholds[0]:
-            slope, offset = self._line()
-            return min(self.rates[0], float(10 ** (offset + slope * threshold)))
-        return float(10 ** np.interp(threshold, self.thresholds[::-1], np.log10(self.rates[::-1])))
+def with_uncertainty(
+    point: OperatingPoint, calibrations: Sequence[Calibration], rule: AlarmRule, hop_seconds: float
+) -> OperatingPoint:
+    """The same operating point, with the uncertainty of its rate. Takes some seconds."""
+    at = replace(rule, threshold=point.threshold)
+    return replace(point, rate=incident_rate(calibrations, at, hop_seconds))
 
 
-def _rate_curve(rate_at: Callable[[float], float], least: float, wanted: float) -> _RateCurve | None:
-    """Count from high thresholds down until the rate wanted is passed, in finer steps where a strict rule needs them.
+def incident_rate(
+    sound: Sequence[Calibration],
+    rule: AlarmRule,
+    hop_seconds: float,
+    *,
+    judged_by: Sequence[Calibration] | None = None,
+    repeats: int = _REPEATS,
+) -> IncidentRate:
+    """Incidents a day that normal sound raises at a threshold, with an interval of `CONFIDENCE`.
 
-    Returns:
-        None where no threshold raises enough incidents to be counted.
+    The calibration's series is drawn anew in long blocks again and again (bootstrap), each time as if the machine had
+    been heard for as long another time. A machine that runs with the calibration itself is asked: calibrated on what
+    was drawn, how often would this threshold be passed by what was heard? With other calibrations: how often do they
+    let pass what was drawn? What none of the series has heard, such as another season, is not in the interval. Takes
+    some seconds.
+
+    Args:
+        sound: calibrations that say what normal sound is like, one for each of the machine's detectors.
+        rule: with its threshold.
+        hop_seconds: from window to window, as configured.
+        judged_by: the calibrations that the machine runs with, where those are others.
+        repeats: how often the series is drawn.
+
+    Raises:
+        ValueError: nothing that was drawn could be calibrated on.
     """
-    curve = _RateCurve([], [])
-    for step in (_STEP, _STEP / 5):
-        begin = curve.thresholds[0] + _STEP if curve.thresholds else _HIGHEST
-        curve = _RateCurve([], [])
-        for threshold in np.arange(begin, _HALF, -step):
-            rate = rate_at(float(threshold))
-            if curve.rates and rate < curve.rates[-1] / 2:
-                break  # so low a threshold that incidents grow together: from here on there are only fewer
-            if rate >= least:
-                curve.thresholds.append(float(threshold))
-                curve.rates.append(max([rate, *curve.rates[-1:]]))
-            if len(curve.rates) >= _FIT_POINTS and curve.rates[-1] >= wanted:
-                return curve
-    return curve if len(curve.rates) >= 2 else None
+    judges = sound if judged_by is None else judged_by
+    estimate = _rate_at(sound, judges, rule, hop_seconds, _REPEATED_WINDOWS, seed=repeats)
+    windows = windows_for(max(estimate, 1e-9), hop_seconds, _REPEATED_WINDOWS)
+    rng = np.random.default_rng(_SEED)
+    rates = []
+    for number in range(repeats):
+        try:
+            heard = _drawn_anew(sound, rng)
+        except ValueError:
+            continue  # such as the same score again and again
+        drawn, asked = (sound, heard) if judged_by is None else (heard, judges)
+        rates.append(_rate_at(drawn, asked, rule, hop_seconds, windows, seed=number))
+    if not rates:
+        raise ValueError("the normal windows are too much alike: how uncertain their rate is cannot be told")
+    low, high = np.quantile(rates, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return IncidentRate(estimate, float(low), float(high))
 
 
-def simulate_normal_rarity(
-    calibrations: Sequence[Calibration], hop_seconds: float, windows: int = _SIMULATED_WINDOWS[1], seed: int = _SEED
-) -> Float64Array:
-    """A machine's rarity over a long stretch of normal sound, shape ``[window]``.
-
-    Detectors calibrated on the same windows are drawn together, so that what they have in common is kept; others
-    separately. With a shorter hop than the calibration's, neighbouring windows overlap and hear the same: each drawn
-    rarity then lasts for as many windows as fit into the calibration's hop.
-    """
-    rng = np.random.default_rng(seed)
-    lasting = max(1, int(np.ceil(min(c.hop_seconds for c in calibrations) / hop_seconds)))
-    windows = -(-windows // lasting)
-    shared = len({c.stretches for c in calibrations}) == 1
-    picks, begins = _block_bootstrap(calibrations[0].stretches, windows, rng)
-    drawn = rng.random(begins.size)
-    highest = np.zeros(windows)
-    for number, calibration in enumerate(calibrations):
-        if number and not shared:
-            picks, begins = _block_bootstrap(calibration.stretches, windows, rng)
-            drawn = rng.random(begins.size)
-        np.maximum(highest, _drawn_rarity(calibration, picks, begins, drawn, rng), out=highest)
-    combined: Float64Array = np.maximum(0.0, highest - np.log10(len(calibrations)))
-    return np.repeat(combined, lasting)
-
-
-def _drawn_rarity(
-    calibration: Calibration,
-    picks: NDArray[np.intp],
-    begins: NDArray[np.intp],
-    drawn: Float64Array,
-    random: np.random.Generator,
-) -> Float64Array:
-    """Rarity of drawn windows, shape ``[window]``: by rank, and beyond what was heard for the rarest of a block.
-
-    The window of rank r from the top (from 0) among n stands for probabilities from r / n to (r + 1) / n. In each block
-    the rarest one gets one of them, ``drawn`` from 0 to 1, and carries its neighbours along: a disturbance that lasts
-    is stronger or weaker as a whole. Drawn one by one, they would fall apart, and k of n would be met too seldom.
-    """
-    rank = np.empty(len(calibration.scores))
-    rank[np.argsort(calibration.scores)[::-1]] = np.arange(rank.size)
-    top = np.minimum.reduceat(rank[picks], begins)
-    factor = np.repeat((top + 1.0 - drawn) / (top + 0.5), np.diff(begins, append=picks.size))
-    rarity: Float64Array = -np.log10(np.minimum(1.0, (rank[picks] + 0.5) / rank.size * factor))
-    return _with_uncertain_tail(calibration, rarity, random)
+def _drawn_anew(calibrations: Sequence[Calibration], rng: np.random.Generator) -> list[Calibration]:
+    """Calibrations from series of the same length; those on the same sound are drawn together."""
+    draws: dict[Hashable, tuple[list[int], list[int]]] = {}
+    made = []
+    for calibration in calibrations:
+        key, size = sound_of(calibration), len(calibration.scores)
+        if key not in draws:
+            block = max(BLOCK_WINDOWS, size // _OUTER_BLOCKS)
+            picks, begins = block_bootstrap(calibration.stretches, size, rng, block)
+            draws[key] = picks.tolist(), np.diff(begins, append=size).tolist()
+        picked, stretches = draws[key]
+        made.append(
+            Calibration.from_scores(
+                [calibration.scores[i] for i in picked],
+                level_dbfs=calibration.level_dbfs,
+                source=calibration.source,
+                stretches=stretches,
+                hop_seconds=calibration.hop_seconds,
+                sound=calibration.sound,
+            )
+        )
+    return made
 
 
-def _with_uncertain_tail(calibration: Calibration, rarity: Float64Array, random: np.random.Generator) -> Float64Array:
-    """Give every simulated stretch of some hours a tail of its own, as steep as the calibration's exceedances allow.
+def _rate_at(
+    sound: Sequence[Calibration],
+    judges: Sequence[Calibration],
+    rule: AlarmRule,
+    hop_seconds: float,
+    windows: int,
+    seed: int,
+) -> float:
+    """Incidents a day at the rule's threshold: counted where there are enough, else extrapolated from lower ones."""
+    rarity = simulate_normal_rarity(sound, hop_seconds, windows, seed, judged_by=judges)
+    days = rarity.size * hop_seconds / SECONDS_PER_DAY
 
-    The rarity of one window has that uncertainty in it already (the generalised Pareto law is its average), but k of n
-    windows share one tail: where it is flatter than fitted, they pass the threshold together.
-    """
-    count = round(1 / calibration.tail.shape)
-    stretches = -(-rarity.size // _STRETCH_WINDOWS)
-    # Scale over its estimate, and with it an exponential excess: count / gamma(count), from Jeffreys' posterior.
-    steepness = np.repeat(random.gamma(count, size=stretches), _STRETCH_WINDOWS)[: rarity.size]
-    start = -np.log10(calibration.tail.probability)
-    excess = np.maximum(0.0, rarity - start) * np.log(10.0)
-    return np.where(rarity > start, start + count * np.log10(1.0 + excess / steepness), rarity)
+    def counted(threshold: float) -> float:
+        at = replace(rule, threshold=threshold)
+        if np.mean(rarity >= at.clear_below) > STAYS_RAISED:
+            return 0.0
+        return count_incidents(rarity, at, hop_seconds) / days
 
-
-def count_incidents(rarity: Float64Array, rule: AlarmRule, hop_seconds: float) -> int:
-    """Incidents that a rule raises over a series, shape ``[window]``; the alarm's own code decides."""
-    over = np.concatenate([np.zeros(rule.raise_window, np.intp), np.cumsum(rarity >= rule.threshold)])
-    votes = over[rule.raise_window :] - over[: -rule.raise_window]
-    ripe = np.flatnonzero(votes >= rule.raise_count)
-    alarm, incidents, position = Alarm(rule), 0, 0
-    rest = int(np.ceil(rule.rest_seconds / hop_seconds)) + rule.raise_window
-    while (ahead := int(np.searchsorted(ripe, position))) < ripe.size:
-        # At rest, nothing happens before the next window that ends a stretch of n with k votes: begin n before it.
-        begin, quiet_until = int(ripe[ahead]) - rule.raise_window + 1, rarity.size
-        if begin > position:
-            alarm, position = Alarm(rule), begin
-        while position < min(quiet_until, rarity.size):
-            event = alarm.step(float(rarity[position]), position * hop_seconds, hop_seconds)
-            if event is not None and event.event == "raised":
-                incidents, quiet_until = incidents + 1, rarity.size
-            elif event is not None:
-                quiet_until = position + rest
-            position += 1
-    return incidents
-
-
-def _block_bootstrap(
-    stretches: tuple[int, ...], windows: int, rng: np.random.Generator
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Indices into a series, in blocks that never span two stretches, shape ``[windows]``; where the blocks begin."""
-    lengths = np.asarray(stretches)
-    ends = np.repeat(np.cumsum(lengths), lengths)
-    first = rng.integers(0, ends.size, windows)
-    lasting = np.minimum(ends[first] - first, _BLOCK_WINDOWS)
-    used = int(np.searchsorted(np.cumsum(lasting), windows)) + 1
-    first, lasting = first[:used], lasting[:used]
-    begins = np.cumsum(lasting) - lasting
-    offsets = np.arange(int(lasting.sum())) - np.repeat(begins, lasting)
-    picks: NDArray[np.intp] = np.repeat(first, lasting) + offsets
-    return picks[:windows], begins[begins < windows]
+    least, rate = MIN_INCIDENTS / days, counted(rule.threshold)
+    if rate >= least:
+        return rate
+    curve = rate_curve(counted, least, least, highest=rule.threshold)
+    return rate if curve is None else curve.rate_at(rule.threshold)

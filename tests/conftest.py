@@ -103,7 +103,7 @@ def tiny() -> Callable[..., bytes]:
 
 @pytest.fixture(scope="session")
 def schema() -> Callable[[str], Draft202012Validator]:
-    """The validator of a published schema, by its name: alert, state, score, replay."""
+    """The validator of a published schema, by its name: alert, state, score, replay, calibration."""
 
     def validator(name: str) -> Draft202012Validator:
         document = json.loads((REPOSITORY / "deploy" / "schemas" / f"{name}.schema.json").read_text())

@@ -139,6 +139,8 @@ def test_a_calibration_survives_json():
     assert hash(again) == hash(fitted)
     for score in [-1.0, 0.5, 3.0, 20.0]:
         assert again.rarity(score) == fitted.rarity(score)
+    assert again == fitted, "after use, too"
+    assert again != calibration(exponential_quantiles(30), stretches=[10, 20], hop_seconds=5, sound="cafe")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from edge_asd.alarm import Alarm, AlarmRule
 from edge_asd.calibration import Calibration
 from edge_asd.logmel import Float64Array
-from edge_asd.operating_point import SECONDS_PER_DAY, count_incidents, operating_point, simulate_normal_rarity
+from edge_asd.normal_rarity import simulate_normal_rarity
+from edge_asd.operating_point import incident_rate, operating_point, with_uncertainty
+from edge_asd.rate_curve import SECONDS_PER_DAY, count_incidents
 
 HOP = 10.0
 RULE = AlarmRule(threshold=1.0, raise_count=3, raise_window=5, clear_after=5, rest_seconds=300.0)
@@ -236,6 +238,69 @@ def test_detectors_of_the_same_windows_are_drawn_together():
     twice = simulate_normal_rarity((one, one), HOP, windows)
     below_tail = once < -np.log10(one.tail.probability)
     assert np.allclose(twice[below_tail], np.maximum(0.0, once[below_tail] - np.log10(2)))
+
+
+def test_detectors_that_heard_other_sound_are_drawn_apart():
+    """Equal stretches say little: any two calibrations on 300 separate clips have them."""
+    windows = 100_000
+    one, same, other, silent = (calibration(300, sound=s) for s in ("cafe", "cafe", "beef", None))
+    once = simulate_normal_rarity((one,), HOP, windows)
+    below_tail = once < -np.log10(one.tail.probability)
+    together = simulate_normal_rarity((one, same), HOP, windows)
+    assert np.allclose(together[below_tail], np.maximum(0.0, once[below_tail] - np.log10(2)))
+    for elsewhere in (other, silent):
+        apart = simulate_normal_rarity((one, elsewhere), HOP, windows)
+        assert np.mean(apart >= 0.5) == pytest.approx(2 * 10**-0.8, rel=0.15), "a second opinion"
+    three = simulate_normal_rarity((one, other, same), HOP, windows)
+    two = simulate_normal_rarity((one, other), HOP, windows)
+    assert np.mean(three >= 1.0) == pytest.approx(np.mean(two >= 1.0 + np.log10(1.5)), rel=0.15)
+
+
+def test_another_calibration_judges_the_same_sound():
+    """Scores that are all higher by one spread: as rare as the old calibration makes them."""
+    old, new = calibration(4000), calibration(4000, seed=1)
+    louder = Calibration.from_scores([s + 1.0 for s in new.scores], level_dbfs=-30.0, source="drawn by a test")
+    judged = simulate_normal_rarity((louder,), HOP, judged_by=(old,))
+    for rarity in (1.0, 2.0):
+        share = np.mean([old.rarity(s) >= rarity for s in louder.scores])
+        assert np.mean(judged >= rarity) == pytest.approx(share, rel=0.15)
+
+
+def test_a_rate_says_how_uncertain_it_is():
+    rule = AlarmRule(1.0, 1, 1, 1, 0.0)
+    widths = []
+    for count in (60, 3000):
+        calibrations = (calibration(count),)
+        plain = operating_point(calibrations, rule, HOP, 20.0)
+        assert plain.rate is None and "interval" not in str(plain)
+        point = with_uncertainty(plain, calibrations, rule, HOP)
+        assert point == replace(plain, rate=point.rate) and point.rate is not None
+        assert point.rate.low < 20.0 < point.rate.high and point.rate.low < point.rate.per_day < point.rate.high
+        assert f"; 90% interval of that {point.rate.low:.2g} to {point.rate.high:.2g} a day" in str(point)
+        widths.append(np.log(point.rate.high / point.rate.low))
+    assert widths[1] < widths[0] / 2, "more sound leaves less open"
+    assert with_uncertainty(plain, calibrations, rule, HOP) == point, "the same question has the same answer"
+
+
+def test_slow_changes_leave_more_open():
+    """The same scores, but in the order of an hour's drift: fewer windows than it seems."""
+    rule, options = AlarmRule(1.0, 1, 1, 1, 0.0), {"level_dbfs": -30.0, "source": "drawn by a test"}
+    rng = np.random.default_rng(12)
+    drift = np.sin(np.arange(1440) / 1440 * 8 * np.pi) + 0.3 * rng.normal(size=1440)
+    drifting = Calibration.from_scores(drift, stretches=[1440], **options)
+    apart = Calibration.from_scores(rng.permutation(drift), **options)
+    rates = [incident_rate((c,), replace(rule, threshold=1.5), HOP) for c in (drifting, apart)]
+    assert rates[0].high / rates[0].low > 1.1 * rates[1].high / rates[1].low
+
+
+def test_old_calibrations_judge_new_sound():
+    old, new = calibration(400), calibration(400, seed=5)
+    louder = Calibration.from_scores([s + 1.0 for s in new.scores], level_dbfs=-30.0, source="drawn by a test")
+    rule = AlarmRule(2.0, 1, 1, 1, 0.0)
+    same = incident_rate((new,), rule, HOP, judged_by=(old,), repeats=10)
+    more = incident_rate((louder,), rule, HOP, judged_by=(old,), repeats=10)
+    assert more.low > 2 * same.high
+    assert incident_rate((calibration(30),), replace(rule, raise_count=40, raise_window=40), HOP, repeats=5).high == 0
 
 
 def test_overlapping_windows_hear_the_same():
