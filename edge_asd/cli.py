@@ -1,4 +1,4 @@
-"""The command line: edge-asd run | replay | record | devices | demo."""
+"""The command line: edge-asd run | replay | record | calibrate | devices | demo."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from edge_asd.errors import EXIT_CONFIGURATION, EXIT_DONE, EXIT_SOME_FAILED, EXI
 _EPILOG = """\
 exit status: 0 done; 1 some inputs failed (named; the rest was done); 2 usage; 70 sound system hung; 78 configuration
 """
+_STATE_HELP = "state folder: calibrations of this site (default $STATE_DIRECTORY, else beside the detectors)"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_replay(commands)
     _add_record(commands)
+    _add_calibrate(commands)
     _add_devices(commands)
     _add_demo(commands)
     return parser
@@ -71,6 +73,7 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     run.add_argument("-c", "--config", type=Path, required=True, metavar="FILE", help="configuration (YAML)")
     run.add_argument("--until-end", action="store_true", help="stop when every recording has been played")
+    run.add_argument("--state", type=Path, metavar="DIR", help=_STATE_HELP)
 
 
 def _add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -136,6 +139,38 @@ def _add_record(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
 
 
+def _add_calibrate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    calibrate = commands.add_parser(
+        "calibrate",
+        help="learn from a machine's normal sound on this site what is rare for it",
+        description="A detector's threshold is only as good as the normal sound that its calibration heard. This hears "
+        "a machine's own, as the daemon would, and writes DETECTOR.NAME.calibration.json for each of its detectors, "
+        "which `edge-asd run` takes at its next start in place of what lies in the detector. The sound must be normal, "
+        "and none that the detectors were trained on: such clips are left out. Windows with gaps, with a sick signal, "
+        "or of a machine that stands still (active_when) do not count. An hour is little, a day with all that "
+        "normally happens is good. It shows the thresholds before and after, and the false alarms to be expected with "
+        "their uncertainty; --dry-run first. Former calibrations are kept.",
+    )
+    calibrate.add_argument("-c", "--config", type=Path, required=True, metavar="FILE", help="configuration (YAML)")
+    calibrate.add_argument("--machine", required=True, metavar="NAME", help="of the configuration")
+    calibrate.add_argument(
+        "--from",
+        dest="sound",
+        nargs="+",
+        type=Path,
+        metavar="DIR",
+        help="normal sound: what `edge-asd record --out DIR` wrote, or any folder of WAV and FLAC files (default: the "
+        "machine's recordings, where the configuration has them)",
+    )
+    calibrate.add_argument("--hours", type=_positive, metavar="N", help="instead: listen to the device now, as record")
+    calibrate.add_argument(
+        "--out", type=Path, metavar="DIR", help="where --hours keeps what it heard (default nowhere)"
+    )
+    calibrate.add_argument("--channel", type=int, metavar="N", help="of recordings with several (default 1)")
+    calibrate.add_argument("--state", type=Path, metavar="DIR", help=_STATE_HELP)
+    calibrate.add_argument("--dry-run", action="store_true", help="show it all, write nothing")
+
+
 def _add_devices(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     devices = commands.add_parser(
         "devices",
@@ -173,12 +208,14 @@ def _run(options: argparse.Namespace) -> int:
     from edge_asd.config_file import load_config
     from edge_asd.daemon import Daemon
     from edge_asd.publish.log import Log
+    from edge_asd.site_calibration import state_folder
 
     config = load_config(options.config)
     if config.device is not None:
         filter_standard_error()
     try:
-        daemon = Daemon(config, instance=_instance_name(options.config), log=Log())
+        state = options.state or state_folder()
+        daemon = Daemon(config, instance=_instance_name(options.config), log=Log(), state=state)
     except EdgeAsdError as error:
         # Whatever is wrong at the start, the configuration is where it is mended.
         error.exit_status = EXIT_CONFIGURATION
@@ -209,10 +246,17 @@ def _record(options: argparse.Namespace) -> int:
     from edge_asd.audio.quiet import filter_standard_error
     from edge_asd.config_file import load_config
     from edge_asd.recorder import Order, Recorder
+    from edge_asd.site_calibration import state_folder
 
     filter_standard_error()
     order = Order(options.machine, options.id, options.hours, options.out, options.max_gigabytes)
-    return Recorder(load_config(options.config), order).run()
+    return Recorder(load_config(options.config), order, state_folder()).run()
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+    from edge_asd.calibrate import calibrate
+
+    return calibrate(options)
 
 
 def _devices(options: argparse.Namespace) -> int:
@@ -238,7 +282,14 @@ def _demo(options: argparse.Namespace) -> int:
     return show(options.seed)
 
 
-_COMMANDS = {"run": _run, "replay": _replay, "record": _record, "devices": _devices, "demo": _demo}
+_COMMANDS = {
+    "run": _run,
+    "replay": _replay,
+    "record": _record,
+    "calibrate": _calibrate,
+    "devices": _devices,
+    "demo": _demo,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

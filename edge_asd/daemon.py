@@ -38,7 +38,9 @@ _OPENING_SECONDS = 5.0
 class Daemon:
     """Start, run, stop."""
 
-    def __init__(self, config: Config, *, instance: str, log: Log, cache: Path | None = None) -> None:
+    def __init__(
+        self, config: Config, *, instance: str, log: Log, cache: Path | None = None, state: Path | None = None
+    ) -> None:
         """Load and verify everything.
 
         Args:
@@ -46,6 +48,7 @@ class Daemon:
             instance: name of this daemon, from its configuration's file name.
             log: where events go.
             cache: remembers verified detectors, see `load_detector`.
+            state: where the site's calibrations may lie, beside those that lie with the detectors.
 
         Raises:
             ConfigurationError: recordings, secrets or an address cannot be used, or an alarm can never fire.
@@ -54,7 +57,7 @@ class Daemon:
         self._log = log
         self._stopping = threading.Event()
         self._metrics = Metrics()
-        self._machines = {m.name: m for m in load_machines(config, instance, log, cache)}
+        self._machines = {m.name: m for m in load_machines(config, instance, log, cache, state)}
         for machine in self._machines.values():
             self._metrics.introduce(machine.name, machine.pipeline)
         self._recordings = self._make_recording_feeds(config)

@@ -13,12 +13,13 @@ from edge_asd.audio.recording import find_recordings
 from edge_asd.audio.stream import DeviceStreams, MachineStream
 from edge_asd.audio.windows import Window
 from edge_asd.clock import boot_time
-from edge_asd.config import Config, DeviceSection, MachineSection
+from edge_asd.config import Config, DetectorEntry, DeviceSection, MachineSection
 from edge_asd.detector import Detector
 from edge_asd.errors import ConfigurationError, DetectorError, RecordingError
 from edge_asd.pipeline import MachineDetector, Pipeline
 from edge_asd.publish.log import Log
 from edge_asd.publish.payloads import MachineState, Place
+from edge_asd.site_calibration import calibration_in_use
 from edge_asd.verification import load_detector
 
 _MOST_AT_ONCE_SECONDS = 20.0
@@ -119,14 +120,17 @@ def device_settings(section: DeviceSection) -> DeviceSettings:
     return DeviceSettings(section.name, section.usb, section.port, section.source, section.channels, section.rate)
 
 
-def load_machines(config: Config, instance: str, log: Log, cache: Path | None) -> list[Machine]:
+def load_machines(
+    config: Config, instance: str, log: Log, cache: Path | None, state: Path | None = None
+) -> list[Machine]:
     """Verify and load what the configuration names.
 
     Args:
         config: as read by `edge_asd.config_file.load_config`.
         instance: name of the daemon.
-        log: told of the operating points.
+        log: told of the operating points, and of the site's own calibrations.
         cache: remembers verified detectors, see `load_detector`.
+        state: folder where calibrations of this site may lie, see `edge_asd.site_calibration`.
 
     Raises:
         ConfigurationError: with the place in the configuration.
@@ -145,8 +149,10 @@ def load_machines(config: Config, instance: str, log: Log, cache: Path | None) -
                 detector = load_detector(entry.file, cache)
                 # Machines share one session for each distinct file content.
                 shared = loaded.setdefault(detector.sha256, detector)
-                used.append(MachineDetector.of(shared, entry.id, entry.file.name))
-            except DetectorError as error:
+                used.append(
+                    _calibrated(MachineDetector.of(shared, entry.id, entry.file.name), settings, entry, log, state)
+                )
+            except (DetectorError, ConfigurationError) as error:
                 raise ConfigurationError(f"{config.place('machines', number, 'detectors', index)}: {error}") from None
         gate = settings.active_when.gate if settings.active_when else None
         try:
@@ -163,3 +169,22 @@ def load_machines(config: Config, instance: str, log: Log, cache: Path | None) -
             log("active_when", machine=settings.name, level_above_dbfs=pipeline.active_above_dbfs)
         machines.append(Machine(settings, pipeline, Place(config.site, config.node, instance, settings.name)))
     return machines
+
+
+def _calibrated(
+    used: MachineDetector, machine: MachineSection, entry: DetectorEntry, log: Log, state: Path | None
+) -> MachineDetector:
+    """With the site's own calibration, where there is one; the log tells of it, and of one that does not count."""
+    found = calibration_in_use(used.detector, entry.file, machine.name, used.machine_id, state)
+    for reason in found.ignored:
+        log("calibration_not_used", "warning", machine=machine.name, detector=used.name, reason=reason)
+    if found.path is not None:
+        log(
+            "calibration",
+            machine=machine.name,
+            detector=used.name,
+            file=str(found.path),
+            windows=len(found.calibration.scores),
+            made=found.calibration.made,
+        )
+    return used.calibrated(found.calibration)

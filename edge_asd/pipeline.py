@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from edge_asd.alarm import Alarm, AlarmEvent, AlarmRule
@@ -55,16 +55,22 @@ class MachineDetector:
     name: str
     """Of the file, for people."""
 
+    calibration: Calibration
+    """Of this machine."""
+
     @classmethod
     def of(cls, detector: Detector, machine_id: str | None, name: str | None = None) -> MachineDetector:
-        """Raises DetectorError where the id is not known, or not said and there are several."""
-        known = detector.metadata.ids[detector.index_of(machine_id)]
-        return cls(detector, known, name or detector.path.name)
+        """With the calibration that lies in the detector.
 
-    @property
-    def calibration(self) -> Calibration:
-        """Of this machine."""
-        return self.detector.metadata.calibration[self.machine_id]
+        Raises:
+            DetectorError: the id is not known, or not said and there are several.
+        """
+        known = detector.metadata.ids[detector.index_of(machine_id)]
+        return cls(detector, known, name or detector.path.name, detector.metadata.calibration[known])
+
+    def calibrated(self, calibration: Calibration) -> MachineDetector:
+        """The same with another calibration, such as the site's own."""
+        return replace(self, calibration=calibration)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from edge_asd.logmel import LogMelParameters
 from edge_asd.machine import device_settings
 from edge_asd.pipeline import learned_gate
 from edge_asd.publish.payloads import iso
+from edge_asd.site_calibration import calibration_in_use
 from edge_asd.verification import load_detector
 
 _TICK_SECONDS = 0.1
@@ -45,13 +46,20 @@ class Order:
     hours: float
     out: Path
     most_gigabytes: float
+    is_for_training: bool = True
+    """Else nothing is said of the next step."""
 
 
 class Recorder:
     """One run of the command."""
 
-    def __init__(self, config: Config, order: Order) -> None:
+    def __init__(self, config: Config, order: Order, state: Path | None = None) -> None:
         """
+        Args:
+            config: of the machine and its device.
+            order: what is to be recorded.
+            state: where the site's calibrations may lie; a learned gate is as the daemon's.
+
         Raises:
             UsageError: the configuration has no such machine, or it does not listen to a device.
             ConfigurationError: a learned gate without a detector.
@@ -60,7 +68,7 @@ class Recorder:
         machine = _machine(config, order.machine)
         assert config.device is not None and machine.channel is not None  # a machine with a channel has a device
         self._order, self._channel = order, machine.channel
-        self._gate = _gate(config, machine)
+        self._gate = _gate(config, machine, state)
         self._rate = LogMelParameters().sample_rate
         window = round(WINDOW_SECONDS * self._rate)
         self._stream = MachineStream(WindowCutter(window, window), self._rate)
@@ -223,9 +231,11 @@ class Recorder:
         if folder.clips < self._wanted:
             print("stopped before the end; the same command goes on from here")
             return EXIT_SOME_FAILED
-        print(
-            f"next: edge-asd-train statistics --data {order.out} --machine {order.machine} --out {order.machine}.onnx"
-        )
+        if order.is_for_training:
+            print(
+                f"next: edge-asd-train statistics --data {order.out} --machine {order.machine} "
+                f"--out {order.machine}.onnx"
+            )
         return EXIT_DONE
 
 
@@ -269,7 +279,7 @@ def _machine(config: Config, name: str) -> MachineSection:
     )
 
 
-def _gate(config: Config, machine: MachineSection) -> float | None:
+def _gate(config: Config, machine: MachineSection, state: Path | None) -> float | None:
     if machine.active_when is None:
         return None
     gate = machine.active_when.gate
@@ -280,7 +290,8 @@ def _gate(config: Config, machine: MachineSection) -> float | None:
         raise ConfigurationError(f"{place}: learned needs a detector; give level_above_dbfs until there is one")
     entry = machine.detectors[0]
     detector = load_detector(entry.file)
-    return learned_gate(detector.metadata.calibration[detector.metadata.ids[detector.index_of(entry.id)]])
+    machine_id = detector.metadata.ids[detector.index_of(entry.id)]
+    return learned_gate(calibration_in_use(detector, entry.file, machine.name, machine_id, state).calibration)
 
 
 def _time(seconds: float) -> str:

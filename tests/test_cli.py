@@ -65,6 +65,10 @@ def test_help_of_the_installed_command() -> None:
     [
         ("run", ["Listens to the machines of a configuration", "MQTT", "SIGTERM", "--config", "--until-end"]),
         ("replay", ["Scores WAV and FLAC files", "AUC and pAUC", "--detector", "--id", "--stream", "--json", "--hop"]),
+        (
+            "calibrate",
+            ["a machine's own", "DETECTOR.NAME.calibration.json", "--from", "--hours", "--state", "--dry-run"],
+        ),
         ("demo", ["20 minutes of a simulated slide rail", "--seed"]),
     ],
 )
@@ -77,7 +81,7 @@ def test_help_of_each_command(run: Run, name: str, words: list[str]) -> None:
 
 
 def test_every_command_has_been_looked_at(run: Run) -> None:
-    assert set(cli._COMMANDS) == {"run", "replay", "record", "devices", "demo"}
+    assert set(cli._COMMANDS) == {"run", "replay", "record", "calibrate", "devices", "demo"}
     status, out, _ = run()
     assert status == 2 and all(name in out for name in cli._COMMANDS)
     assert run("--version")[:2] == (0, f"edge-asd {__version__}\n")
@@ -101,6 +105,9 @@ def test_every_command_has_been_looked_at(run: Run) -> None:
         ["record", "-c", "x.yaml", "--machine", "rail", "--out", "x", "--hours", "nan"],
         ["record", "-c", "x.yaml", "--machine", "rail", "--out", "x", "--hours", "1", "--id", "7"],
         ["devices", "--seconds", "-1"],
+        ["calibrate", "-c", "x.yaml"],
+        ["calibrate", "-c", "x.yaml", "--machine", "rail", "--from"],
+        ["calibrate", "-c", "x.yaml", "--machine", "rail", "--hours", "0"],
     ],
 )
 def test_usage_errors_exit_with_2(run: Run, arguments: list[str]) -> None:

@@ -227,7 +227,7 @@ def test_messages_of_a_machine_fit_their_schemas(
     assert scores[1]["time"] == scores[1]["window"]["end"]
 
 
-@pytest.mark.parametrize("name", ["alert", "state", "score", "replay"])
+@pytest.mark.parametrize("name", ["alert", "state", "score", "replay", "calibration"])
 def test_schemas_describe_every_property(schema: Schema, name: str) -> None:
     def objects(node: Any) -> Iterable[dict[str, Any]]:
         if isinstance(node, dict):
