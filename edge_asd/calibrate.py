@@ -13,6 +13,7 @@ from edge_asd.calibrate_output import Outcome, complain, print_outcome
 from edge_asd.calibration import MIN_SCORES, Calibration
 from edge_asd.config import Config, MachineSection
 from edge_asd.config_file import load_config
+from edge_asd.detector import Detector
 from edge_asd.errors import (
     EXIT_DONE,
     EXIT_SOME_FAILED,
@@ -107,9 +108,7 @@ def _calibrate(
         pipeline = Pipeline(used, AlarmSettings(threshold=1.0), hop_seconds=window_seconds, active_above_dbfs=gate)
     except DetectorError as error:
         raise ConfigurationError(str(error)) from None
-    trained = frozenset(
-        digest for u in used for digest in u.detector.metadata.data.get("clips_sha256", ()) if isinstance(digest, str)
-    )
+    trained = frozenset(digest for u in used for digest in _trained_on(u.detector) or ())
     sound = hear(clips, pipeline, trained, channel, progress)
     progress("")
     if others:
@@ -118,7 +117,7 @@ def _calibrate(
         complain(str(failure))
     if len(sound.scores) < MIN_SCORES:
         reasons = ", ".join(f"{n} {reason}" for reason, n in sound.left_out.items()) or "none"
-        gated = f" (below {pipeline.active_above_dbfs:.1f} dBFS)" if sound.left_out["idle"] else ""
+        gated = f" (below {pipeline.active_above_dbfs:.1f} dBFS, see active_when)" if sound.left_out["idle"] else ""
         raise UsageError(
             f"calibrate: {len(sound.scores)} normal windows remain of {len(clips)} clips; at least {MIN_SCORES} are "
             f"needed; left out: {reasons}{gated}; not readable: {len(sound.failed)}"
@@ -134,6 +133,14 @@ def _calibrate(
     print_outcome(_outcome(settings, members, new, sound, place))
     _write(settings, members, new, is_dry=options.dry_run)
     return EXIT_SOME_FAILED if sound.failed else EXIT_DONE
+
+
+def _trained_on(detector: Detector) -> list[str] | None:
+    """Digests of the clips it was trained on; None where its file does not say, or not as it should."""
+    said = detector.metadata.data.get("clips_sha256")
+    if not isinstance(said, list) or not all(isinstance(digest, str) for digest in said):
+        return None
+    return said
 
 
 def _outcome(
@@ -156,7 +163,7 @@ def _outcome(
         hop_seconds=settings.hop_seconds,
         sound=sound,
         names=[m.file.name for m in members],
-        unchecked=[m.file.name for m in members if "clips_sha256" not in m.used.detector.metadata.data],
+        unchecked=[m.file.name for m in members if _trained_on(m.used.detector) is None],
         now=[m.now for m in members],
         new=new,
         before=before,

@@ -106,8 +106,9 @@ def _print_alarm(outcome: Outcome) -> None:
     if outcome.after is None:
         print(f"    false alarms: {outcome.rate_after}")
     print(
-        f"    The interval says: calibrated again and again on {sound.hours:.2f} hours of the machine at other times,\n"
-        f"    the rate would mostly lie there ({CONFIDENCE:.0%} by the bootstrap, too sure of short recordings).\n"
+        f"    The range says where the rate would lie, calibrated again and again on {sound.hours:.2f} hours of the\n"
+        f"    machine at other times: {CONFIDENCE:.0%} of the time by the bootstrap, but 50 to 75 % in simulations of\n"
+        "    known rate, so it is rather wider, most of all for short recordings.\n"
         "    What was not heard, such as another season or product, is not in it. More sound makes it narrower."
     )
 

@@ -117,7 +117,8 @@ def _in_order(files: Sequence[Path], manifest: Path | None) -> list[NormalClip]:
 def _read_manifest(path: Path) -> dict[Path, _Entry]:
     entries: dict[Path, _Entry] = {}
     try:
-        lines = path.read_bytes().splitlines()
+        # A line that a crash cut off has no end yet: its clip was never finished.
+        lines = path.read_bytes().split(b"\n")[:-1]
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}") from None
     for number, line in enumerate(lines, 1):

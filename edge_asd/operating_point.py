@@ -50,7 +50,7 @@ class IncidentRate:
     high: float
 
     def __str__(self) -> str:
-        return f"{self.per_day:.2g} a day ({CONFIDENCE:.0%} interval {self.low:.2g} to {self.high:.2g})"
+        return f"{self.per_day:.2g} a day (roughly {self.low:.2g} to {self.high:.2g})"
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class OperatingPoint:
         if self.is_extrapolated:
             text += f" (extrapolated: the calibration supports down to {self.supported_per_day:.3g} a day)"
         if self.rate is not None:
-            text += f"; {CONFIDENCE:.0%} interval of that {self.rate.low:.2g} to {self.rate.high:.2g} a day"
+            text += f"; that is roughly {self.rate.low:.2g} to {self.rate.high:.2g} a day"
         return text
 
 

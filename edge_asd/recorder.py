@@ -107,8 +107,7 @@ class Recorder:
             return EXIT_DONE
         if self._folder.clips:
             self._display.say(f"going on: {_time(self._seconds)} are there already")
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._stop)
+        before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
         self._microphone.start()
         try:
             self._wait_for_device()
@@ -118,6 +117,8 @@ class Recorder:
             self._microphone.stop()
             self._folder.close()
             self._display.end()
+            for number, handler in before.items():
+                signal.signal(number, handler)
         return self._report()
 
     @property

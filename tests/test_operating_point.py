@@ -276,7 +276,7 @@ def test_a_rate_says_how_uncertain_it_is():
         point = with_uncertainty(plain, calibrations, rule, HOP)
         assert point == replace(plain, rate=point.rate) and point.rate is not None
         assert point.rate.low < 20.0 < point.rate.high and point.rate.low < point.rate.per_day < point.rate.high
-        assert f"; 90% interval of that {point.rate.low:.2g} to {point.rate.high:.2g} a day" in str(point)
+        assert f"; that is roughly {point.rate.low:.2g} to {point.rate.high:.2g} a day" in str(point)
         widths.append(np.log(point.rate.high / point.rate.low))
     assert widths[1] < widths[0] / 2, "more sound leaves less open"
     assert with_uncertainty(plain, calibrations, rule, HOP) == point, "the same question has the same answer"
