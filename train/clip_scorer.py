@@ -21,6 +21,8 @@ from .distance import Distance, fit_distance, scaled_residuals
 from .splits import Split
 
 _EPSILON = 1e-9
+_LEAST_SPREAD = 0.02
+"""Of log distances; real ones have 0.1 and more. Less would let one block of statistics rule all scores."""
 
 
 def default_blocks(mels: int) -> list[Block]:
@@ -151,7 +153,7 @@ def fit_clip_scorer(
             log_distances[out] = _log_distances(fitted, features[out], index[out])
         centre = np.array([log_distances[index == i].mean() for i in range(ids)])
         deviation = log_distances - centre[index]
-        spread = float(np.sqrt((deviation**2).mean())) + 1e-6
+        spread = max(float(np.sqrt((deviation**2).mean())), _LEAST_SPREAD)
         scores.append(deviation / spread)
         distances.append(fit_distance(features, index, ids, others))
         centres.append(centre)

@@ -23,6 +23,7 @@ from edge_asd.clip_folder import MANIFEST
 from edge_asd.dcase import parse_clip_name
 from edge_asd.errors import EdgeAsdError, RecordingError
 from edge_asd.logmel import Float32Array, LogMelParameters, log_mel
+from edge_asd.normal_sound import clip_digest
 
 MIN_CLIPS = 8
 """Normal clips of one machine id that training and calibration need at the very least."""
@@ -89,7 +90,7 @@ def read_clips(data: Path, machine: str, split: str, *, recording_digits: int = 
             raise CorpusError(f"{path}: is not named like normal_id_00_00000000.wav or anomaly_id_00_00000000.wav")
         if split == "train" and name.is_anomaly:
             raise CorpusError(f"{path}: an anomalous clip among the training clips, which must all be normal")
-        recording = f"{name.machine_id}/{name.number[: len(name.number) - recording_digits]}"
+        recording = f"{name.machine_id}/{name.number[: max(0, len(name.number) - recording_digits)]}"
         start = starts.get(f"{folder.name}/{path.name}")
         clips.append(Clip(path, name.machine_id, name.is_anomaly, recording, start))
     return clips
@@ -129,7 +130,19 @@ def fingerprint(clips: Sequence[Clip]) -> str:
 
 def digests(clips: Sequence[Clip]) -> list[str]:
     """The first 16 hex digits of the sha256 of each clip's content: what was trained on must not be calibrated on."""
-    return sorted(hashlib.sha256(clip.path.read_bytes()).hexdigest()[:16] for clip in clips)
+    return sorted(digest(clip) for clip in clips)
+
+
+def digest(clip: Clip) -> str:
+    """The first 16 hex digits of the sha256 of a clip's content.
+
+    Raises:
+        CorpusError: it cannot be read.
+    """
+    try:
+        return clip_digest(clip.path)
+    except RecordingError as error:
+        raise CorpusError(str(error)) from None
 
 
 def _starts(folder: Path) -> dict[str, float]:
@@ -142,7 +155,8 @@ def _starts(folder: Path) -> dict[str, float]:
     if not path.is_file():
         return {}
     starts = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    # A line that a crash cut off has no end yet: its clip was never finished.
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
         try:
             told = json.loads(line)
             if "clip" in told:

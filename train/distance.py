@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 _LEAST_SPREAD = 1e-6
+_LEAST_SHRINKAGE = 1e-4
+"""Keeps a covariance of fewer different windows than features invertible, whatever the estimate says."""
 
 
 class Distance(nn.Module):
@@ -72,7 +74,7 @@ def fit_distance(
     """
     mean = np.stack([features[machine_index == i].mean(axis=0) for i in range(ids)])
     residual = features - mean[machine_index]
-    spread = residual.std(axis=0) + _LEAST_SPREAD
+    spread = _spread(residual)
     covariance = shrunk_covariance(np.concatenate([residual / spread, *others]))
     whitening = np.linalg.cholesky(np.linalg.inv(covariance))
     return Distance(torch.tensor(mean)[None], torch.tensor(1.0 / spread)[None], torch.tensor(whitening)[None])
@@ -83,8 +85,14 @@ def scaled_residuals(features: NDArray[np.float64], machine_index: NDArray[np.in
     residual = features.copy()
     for i in np.unique(machine_index):
         residual[machine_index == i] -= features[machine_index == i].mean(axis=0)
-    scaled: NDArray[np.float64] = residual / (residual.std(axis=0) + _LEAST_SPREAD)
+    scaled: NDArray[np.float64] = residual / _spread(residual)
     return scaled
+
+
+def _spread(residual: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Standard deviation of each feature; 1 for one that never varies, which would else be infinitely telling."""
+    spread: NDArray[np.float64] = residual.std(axis=0)
+    return np.where(spread < _LEAST_SPREAD, 1.0, spread)
 
 
 def shrunk_covariance(centred: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -96,8 +104,10 @@ def shrunk_covariance(centred: NDArray[np.float64]) -> NDArray[np.float64]:
     samples, size = centred.shape
     covariance = centred.T @ centred / samples
     mean_variance = np.trace(covariance) / size
+    if mean_variance <= 0:  # nothing varies at all
+        return np.eye(size)
     distance = ((covariance - mean_variance * np.eye(size)) ** 2).sum() / size
     fourth = ((centred**2).T @ centred**2).sum() / samples
     error = (fourth - (covariance**2).sum()) / (size * samples)
-    shrinkage = min(error, distance) / distance if distance > 0 else 1.0
+    shrinkage = max(min(error, distance) / distance, _LEAST_SHRINKAGE) if distance > 0 else 1.0
     return (1 - shrinkage) * covariance + shrinkage * mean_variance * np.eye(size)

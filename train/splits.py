@@ -92,6 +92,8 @@ def split_by_time(
     for machine in np.unique(machine_index):
         own = np.flatnonzero(machine_index == machine)
         own = own[np.argsort(starts[own], kind="stable")]
+        if len(own) < folds:
+            raise SplitError(f"{len(own)} windows cannot be cut into {folds} stretches; take fewer --folds")
         fold[own] = np.arange(len(own)) * folds // len(own)
         for number in range(folds):
             held_out = starts[own[fold[own] == number]]

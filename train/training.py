@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from edge_asd.detector import Detector
 from edge_asd.logmel import Float32Array, LogMelParameters
 
 from .clip_scorer import Images
-from .corpus import MIN_CLIPS, Clip, CorpusError, Windows, digests, fingerprint, load_windows, read_clips
+from .corpus import MIN_CLIPS, Clip, CorpusError, Windows, digest, digests, fingerprint, load_windows, read_clips
 from .export import Made, parity_sample, to_onnx, with_defaults, write_detector
 from .splits import Split, split_by_recording, split_by_time, stretches_in_time
 
@@ -93,7 +93,8 @@ def read_training_set(
             out, but for ids of it that are not taken.
 
     Raises:
-        CorpusError: nothing to train on, or too little of an id.
+        CorpusError: nothing to train on, too little of an id, or clips of which only some say when they were heard.
+        SplitError: they cannot be split.
         ValueError: fewer than 2 folds.
     """
     if folds < 2:
@@ -117,8 +118,16 @@ def read_training_set(
             )
     index = np.array([chosen.index(c.machine_id) for c in owners], np.intp)
     split, fine = (_split(owners, windows, index, chosen, n, seed) for n in (folds, _FINE_FOLDS))
-    others = tuple(_read_background(background, data / machine, chosen))
+    clips, windows = _that_were_read(clips, windows)
+    trained = frozenset(digests(clips)) if background else frozenset()
+    others = tuple(_read_background(background, data / machine, chosen, trained))
     return TrainingSet(machine, clips, windows, chosen, index, split, fine, seed, others)
+
+
+def _that_were_read(clips: list[Clip], windows: Windows) -> tuple[list[Clip], Windows]:
+    """Without the clips that gave no window."""
+    read = np.unique(windows.clip)
+    return [clips[i] for i in read], replace(windows, clip=np.searchsorted(read, windows.clip))
 
 
 def _split(
@@ -131,7 +140,7 @@ def _split(
 ) -> Split:
     starts = _starts(owners, windows)
     if starts is not None:
-        return split_by_time(index, starts, folds)
+        return split_by_time(index, starts, max(2, min(folds, int(np.bincount(index).min()))))
     recordings = [c.recording for c in owners]
     fewest = min(len({r for r in recordings if r.startswith(f"{i}/")}) for i in ids)
     return split_by_recording(recordings, max(2, min(folds, fewest)), seed)
@@ -139,10 +148,18 @@ def _split(
 
 def _starts(owners: Sequence[Clip], windows: Windows) -> NDArray[np.float64] | None:
     starts = [c.start for c in owners if c.start is not None]
-    return np.array(starts) + windows.offset if len(starts) == len(owners) else None
+    if starts and len(starts) < len(owners):
+        strange = next(c.path for c in owners if c.start is None)
+        raise CorpusError(
+            f"{strange}: is not in the manifest that edge-asd record left, though others are; clips that do not say"
+            " when they were heard cannot be kept apart from those that do: move them to a folder of their own"
+        )
+    return np.array(starts) + windows.offset if starts else None
 
 
-def _read_background(folders: Sequence[Path], target: Path, ids: Sequence[str]) -> Iterator[Background]:
+def _read_background(
+    folders: Sequence[Path], target: Path, ids: Sequence[str], trained: frozenset[str]
+) -> Iterator[Background]:
     """Normal sound of the machines in these folders, each a machine's or a data set's; of the target, its other ids."""
     machines: dict[Path, None] = {}
     for folder in folders:
@@ -154,6 +171,8 @@ def _read_background(folders: Sequence[Path], target: Path, ids: Sequence[str]) 
         clips = read_clips(machine.parent, machine.name, "train")
         if machine == target.resolve():
             clips = [c for c in clips if c.machine_id not in ids]
+        # A copy of what is trained on would stand on both sides of every split.
+        clips = [c for c in clips if digest(c) not in trained]
         if not clips:
             continue
         windows = load_windows(clips, LogMelParameters(), title=f"log-Mel of {machine.name}, background")
@@ -198,6 +217,7 @@ def finish(
             level_dbfs=float(np.median(levels)),
             level_low_dbfs=float(np.quantile(levels, 0.01)),
             stretches=None if training.starts is None else stretches_in_time(training.starts[own], WINDOW_SECONDS),
+            sound=fingerprint([training.clips[i] for i in np.unique(training.windows.clip[own])]),
             source="training clips, each scored by networks and distances that had not heard its recording",
         )
     made = Made(

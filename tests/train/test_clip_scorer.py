@@ -76,6 +76,20 @@ def test_other_machines_of_the_site_teach_what_is_nuisance() -> None:
     assert ratio(fit_distance(few, index, 1, others)) > 3 * ratio(fit_distance(few, index, 1)) > 3
 
 
+def test_features_that_never_vary_say_nothing() -> None:
+    features = np.random.default_rng(0).normal(size=(30, 3))
+    features[:, 1] = 7.0
+    index = np.zeros(30, np.intp)
+    distance = fit_distance(features, index, 1)
+    moved = features[:1] + np.array([0.0, 1e-4, 0.0])
+    squared, _ = distance(
+        torch.tensor(np.r_[features[:1], moved], dtype=torch.float32), torch.zeros(2, dtype=torch.int64)
+    )
+    assert torch.isfinite(squared).all() and squared[1] == pytest.approx(float(squared[0]), rel=1e-3)
+    constant = fit_distance(np.full((10, 4), 2.0), index[:10], 1)
+    assert constant(torch.full((1, 4), 2.0), torch.zeros(1, dtype=torch.int64))[0].item() == 0.0
+
+
 def test_soft_maximum_lies_between_mean_and_maximum() -> None:
     scores = torch.tensor([[0.0, 1.0, 500.0], [0.0, 3.0, -500.0]])
     found, shares = soft_maximum(scores)

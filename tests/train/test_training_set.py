@@ -62,11 +62,19 @@ def test_too_short_a_recording(recorded: Path, tmp_path: Path) -> None:
         read_training_set(tmp_path, "press")
 
 
-def test_a_clip_that_was_put_there_by_hand_makes_them_separate_clips(recorded: Path, tmp_path: Path) -> None:
+def test_a_clip_that_was_put_there_by_hand_is_named(recorded: Path, tmp_path: Path) -> None:
     shutil.copytree(recorded / "press", tmp_path / "press")
     folder = tmp_path / "press" / "train"
     shutil.copy(folder / "normal_id_00_00000003.flac", folder / "normal_id_00_00000090.flac")
-    assert read_training_set(tmp_path, "press").starts is None
+    with pytest.raises(CorpusError, match=r"normal_id_00_00000090\.flac: is not in the manifest"):
+        read_training_set(tmp_path, "press")
+
+
+def test_a_line_that_a_crash_cut_off_is_no_line(recorded: Path, tmp_path: Path) -> None:
+    shutil.copytree(recorded / "press", tmp_path / "press")
+    with (tmp_path / "press" / MANIFEST).open("a") as file:
+        file.write('{"schema": 1, "clip": "train/norm')
+    assert len(read_training_set(tmp_path, "press").clips) == 24
 
 
 def test_a_manifest_that_cannot_be_read(recorded: Path, tmp_path: Path) -> None:
@@ -81,14 +89,14 @@ def test_background(dataset: Path, recorded: Path, tmp_path: Path) -> None:
     """Other machines, and other ids of the machine itself, change the covariance and are named in the file."""
 
     def trained(*background: Path) -> Detector:
-        training = read_training_set(dataset, "slider", ids=["id_00"], background=background)
+        training = read_training_set(dataset, "slider", ids=["id_02"], background=background)
         return statistics.train(training, tmp_path / "one.onnx")
 
     alone, other, site = trained(), trained(recorded / "press"), trained(recorded, dataset, recorded / "press")
     assert alone.metadata.data["background"] == {}
     assert other.metadata.data["background"] == {"press": 24}
     assert site.metadata.data["background"] == {"press": 24, "slider": 24}, "the other id, and no folder twice"
-    held_out = [d.metadata.calibration["id_00"].scores for d in (alone, other, site)]
+    held_out = [d.metadata.calibration["id_02"].scores for d in (alone, other, site)]
     assert held_out[0] != held_out[1] != held_out[2]
 
 
@@ -97,3 +105,5 @@ def test_no_background_there(dataset: Path, tmp_path: Path) -> None:
         read_training_set(dataset, "slider", background=[tmp_path])
     all_of_it = read_training_set(dataset, "slider", background=[dataset / "slider"])
     assert all_of_it.background == (), "the machine itself is no background"
+    copied = shutil.copytree(dataset / "slider", tmp_path / "copy" / "press")
+    assert read_training_set(dataset, "slider", background=[copied]).background == (), "nor is a copy of it"
