@@ -18,7 +18,9 @@ class CaeSettings:
     crop_frames: int = 64
     """Frames of a crop; a multiple of 16."""
     channels: tuple[int, int, int, int] = (8, 16, 32, 32)
-    """Of the four convolutions, each of which halves mels and frames."""
+    """Of the four convolutions, each of which halves the mels."""
+    frame_strides: tuple[int, int, int, int] = (1, 2, 1, 2)
+    """Of the four convolutions in time, 1 or 2: frames are kept or halved."""
     skip: bool = False
     """Connections past the bottleneck (they copy the input, anomalies too)."""
     normalisation: str = PER_MEL
@@ -28,10 +30,10 @@ class CaeSettings:
     """Batch normalisation after each convolution."""
     dropout: float = 0.1
     """Share of channels dropped after each encoder convolution."""
-    iterations: int = 500
+    iterations: int = 300
     """Batches of random crops, where no number of epochs is given."""
     epochs: int = 0
-    """Passes over the clips with one random crop of each; 0: as many iterations as told instead."""
+    """As many random crops as there are clips make an epoch; 0: as many iterations as told instead."""
     batch: int = 48
     """Crops."""
     learning_rate: float = 3e-3
@@ -39,13 +41,15 @@ class CaeSettings:
     one_cycle: bool = True
     """Let the learning rate rise and fall over the training (Smith 2018); else it is constant."""
     statistics: bool = True
-    """Score the statistics of the residual; else the mean squared error, as the report does."""
+    """Score the statistics of the residual and of the reconstruction; else the mean squared error, as the report."""
 
     def __post_init__(self) -> None:
         if self.crop_frames < 16 or self.crop_frames % 16:
             raise ValueError(f"crop_frames {self.crop_frames} is not a multiple of 16")
         if len(self.channels) != 4 or min(self.channels) < 1:
             raise ValueError(f"channels {self.channels}: four numbers of at least 1 are wanted")
+        if len(self.frame_strides) != 4 or not set(self.frame_strides) <= {1, 2}:
+            raise ValueError(f"frame_strides {self.frame_strides}: four numbers, 1 or 2, are wanted")
         if self.iterations < 1 or self.batch < 1 or self.epochs < 0:
             raise ValueError(
                 f"iterations {self.iterations}, batch {self.batch}: both must be at least 1; epochs {self.epochs}: at"
@@ -70,6 +74,7 @@ PRESETS = {
     # Our reading, with usual values, as the report was not at hand: normalisation, rate, batch, dropout, channels.
     "report": CaeSettings(
         channels=(32, 64, 128, 256),
+        frame_strides=(2, 2, 2, 2),
         normalisation=GLOBAL,
         batch_norm=False,
         dropout=0.2,
@@ -89,15 +94,19 @@ class Autoencoder(nn.Module):
         super().__init__()
         sizes = (1, *settings.channels)
         pairs = list(itertools.pairwise(sizes))
+        strides = [(2, frames) for frames in settings.frame_strides]
         self.skip = settings.skip
         self.down = nn.ModuleList(
-            self._stage(nn.Conv2d(i, o, 3, 2, 1), o, settings, settings.dropout) for i, o in pairs
+            self._stage(nn.Conv2d(i, o, 3, stride, 1), o, settings, settings.dropout)
+            for (i, o), stride in zip(pairs, strides, strict=True)
         )
         self.up = nn.ModuleList(
-            self._stage(nn.ConvTranspose2d(o * (2 if self.skip and deep else 1), i, 4, 2, 1), i, settings, 0.0)
-            for deep, (i, o) in zip((False, True, True), reversed(pairs[1:]), strict=True)
+            self._stage(_enlarge(o * (2 if self.skip and deep else 1), i, stride), i, settings, 0.0)
+            for deep, (i, o), stride in zip(
+                (False, True, True), reversed(pairs[1:]), reversed(strides[1:]), strict=True
+            )
         )
-        self.last = nn.ConvTranspose2d(sizes[1] * (2 if self.skip else 1), 1, 4, 2, 1)
+        self.last = _enlarge(sizes[1] * (2 if self.skip else 1), 1, strides[0])
 
     @staticmethod
     def _stage(convolution: nn.Module, channels: int, settings: CaeSettings, dropout: float) -> nn.Sequential:
@@ -122,3 +131,8 @@ class Autoencoder(nn.Module):
                 hidden = torch.cat([hidden, passed.pop()], dim=1)
         reconstruction: Tensor = self.last(hidden)
         return reconstruction
+
+
+def _enlarge(before: int, after: int, stride: tuple[int, int]) -> nn.ConvTranspose2d:
+    """The way back of a convolution of that stride: twice as many mels or frames where it is 2."""
+    return nn.ConvTranspose2d(before, after, tuple(4 if s == 2 else 3 for s in stride), stride, 1)  # type: ignore[arg-type]
