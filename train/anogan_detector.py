@@ -95,8 +95,11 @@ class AnoGanDetector(nn.Module):
         self.before, self.after, self.search_steps = before, after, search_steps
         self.encoded, self.untrained = networks.latent_search(), networks.latent_search(warm_start=False)
 
-    def forward(self, log_mel: Tensor, machine_id: Tensor, ablation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """As `After`."""
+    def forward(
+        self, log_mel: Tensor, machine_id: Tensor, ablation: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As `After`; no ablation unless given."""
+        ablation = torch.tensor(0) if ablation is None else ablation
         is_untrained = int(ablation) == ABLATIONS.index(UNTRAINED_START) + 1
         searched = self.untrained if is_untrained else self.encoded
         reconstruction, loss = search(searched, self.before(log_mel, machine_id), self.search_steps)
@@ -132,7 +135,8 @@ def train(
         # Networks that collapsed are known by the first fold: no need to train the others.
         figures_of(residuals[out_of_fold], centred[out_of_fold], variety=varieties[-1]).check(allow_collapse)
     networks = _networks(images, settings, training.seed + folds, f"AnoGAN {folds + 1} of {folds + 1}")
-    varieties.append(variety(networks, images))
+    # Of clips that it was trained on: not the figures to state, but a network that collapsed has bad ones here too.
+    figures_of(residuals_of(networks, images)[0], centred, variety=variety(networks, images)).check(allow_collapse)
     scorer, held_out = None, losses
     if settings.statistics:
         others = standardise_each([b.images for b in training.background], settings.normalisation)
@@ -154,7 +158,7 @@ def train(
     figures = figures_of(
         residuals,
         centred,
-        variety=min(varieties),
+        variety=float(np.min(varieties)),
         level=level_correlation(held_out, training.windows.level_dbfs, index),
     )
     figures.check(allow_collapse)
@@ -175,7 +179,7 @@ def train(
             "collapse": figures.as_settings(allow_collapse),
         },
         licence=licence,
-        ablations=ABLATIONS,
+        ablations=ABLATIONS if settings.statistics and settings.encoder else (),
         model=compose(before, networks, after, images.shape[1:]),
         search_steps=SELF_CHECK_STEPS,
     )

@@ -40,7 +40,7 @@ class AnoGanSettings:
     iterations: int = 600
     """Batches of training, where no number of epochs is given."""
     epochs: int = 0
-    """Passes over the clips with one random crop of each; 0: as many iterations as told instead."""
+    """As many random crops as there are clips make an epoch; 0: as many iterations as told instead."""
     validation: float = 0.0
     """Share of the training clips that is left out of training."""
     batch_crops: int = 32
