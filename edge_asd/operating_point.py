@@ -26,9 +26,9 @@ from edge_asd.rate_curve import LOWEST, MIN_INCIDENTS, SECONDS_PER_DAY, count_in
 
 MOST_PER_DAY = 100.0
 """An alarm that is false more often than every quarter of an hour is none."""
-_REPEATS = 40
+_REPEATS = 30
 """Calibrations drawn for the uncertainty of a rate: enough for an interval of `CONFIDENCE`, few enough for seconds."""
-_REPEATED_WINDOWS = 200_000
+_REPEATED_WINDOWS = 60_000
 """Of normal sound of each, at most."""
 CONFIDENCE = 0.9
 """Of a rate's interval."""

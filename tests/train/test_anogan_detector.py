@@ -74,11 +74,3 @@ def test_the_reports_preset_scores_by_its_loss(dataset: Path, windows: Float32Ar
     found = report.score(windows[0])
     assert found.score == found.report_score and np.isfinite(found.anomaly_map).all()
     assert report.score(windows[0], search_steps=8).score <= found.score
-
-
-def test_the_background_teaches_anogans_too(dataset: Path, detector: Detector, tmp_path: Path) -> None:
-    steps = ["--iterations", "40", "--search-steps", "4"]
-    with_background = trained(dataset, tmp_path / "b.onnx", *steps, "--background", str(dataset))
-    assert with_background.metadata.data["background"] == {"slider": 24}
-    mine, theirs = (d.metadata.calibration["id_00"].scores for d in (with_background, detector))
-    assert mine != theirs
