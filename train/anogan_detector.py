@@ -38,6 +38,8 @@ SELF_CHECK_STEPS = 3
 """Few, since long searches are mildly chaotic and processors differ."""
 ABLATIONS = (MEAN_IMAGE, UNTRAINED_START)
 _BATCH = 16
+_CHECKED = 32
+"""Windows that the final networks are checked on."""
 
 
 class Before(nn.Module):
@@ -136,7 +138,9 @@ def train(
         figures_of(residuals[out_of_fold], centred[out_of_fold], variety=varieties[-1]).check(allow_collapse)
     networks = _networks(images, settings, training.seed + folds, f"AnoGAN {folds + 1} of {folds + 1}")
     # Of clips that it was trained on: not the figures to state, but a network that collapsed has bad ones here too.
-    figures_of(residuals_of(networks, images)[0], centred, variety=variety(networks, images)).check(allow_collapse)
+    some = np.linspace(0, len(images) - 1, min(len(images), _CHECKED)).round().astype(np.intp)
+    left, _ = residuals_of(networks, images[some])
+    figures_of(left, centred[some], variety=variety(networks, images)).check(allow_collapse)
     scorer, held_out = None, losses
     if settings.statistics:
         others = standardise_each([b.images for b in training.background], settings.normalisation)

@@ -154,6 +154,8 @@ class _Setting:
     default: Any
     report: Any
     """Its value in the preset of that name."""
+    read: bool
+    """Whether that value is our reading of the report, which does not state it."""
 
 
 def _settings_of(kind: str) -> list[_Setting]:
@@ -163,15 +165,15 @@ def _settings_of(kind: str) -> list[_Setting]:
     """
     try:
         if kind == "cae":
-            from .cae_network import PRESETS
+            from .cae_network import OUR_READING, PRESETS
         else:
-            from .anogan_networks import PRESETS  # type: ignore[assignment]
+            from .anogan_networks import OUR_READING, PRESETS  # type: ignore[assignment]
     except ModuleNotFoundError:
         return []
     default, report = PRESETS["default"], PRESETS["report"]
     meanings = field_meanings(type(default))
     return [
-        _Setting(name, meanings[name], getattr(default, name), getattr(report, name))
+        _Setting(name, meanings[name], getattr(default, name), getattr(report, name), name in OUR_READING)
         for name in (f.name for f in dataclasses.fields(default))
         if name != "seed"
     ]
@@ -181,7 +183,7 @@ def _add_setting(group: argparse._ArgumentGroup, setting: _Setting) -> None:
     """An option without a default of its own: what is not given comes from the preset."""
     values = f"{_shown(setting.default)}"
     if setting.report != setting.default:
-        values += f"; report: {_shown(setting.report)}"
+        values += f"; report: {_shown(setting.report)}{', our reading' if setting.read else ''}"
     kind: dict[str, Any] = {"default": None, "help": f"{setting.meaning} (default: {values})"}
     if isinstance(setting.default, bool):
         kind["action"] = argparse.BooleanOptionalAction

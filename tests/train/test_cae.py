@@ -123,3 +123,19 @@ def test_crops_longer_than_a_window(dataset: Path, tmp_path: Path, capsys: pytes
     assert main([*arguments, "--crop-frames", "320"]) == 2
     error = capsys.readouterr().err
     assert "edge-asd-train: crop_frames 320 is more than the 313 frames of a window\n" in error
+
+
+@pytest.mark.parametrize(
+    ("kind", "stated", "read"),
+    [
+        ("cae", "default: 0; report: 100)", "default: 0.003; report: 0.001, our reading)"),
+        ("anogan", "default: 64; report: 100)", "default: 16; report: 500, our reading)"),
+    ],
+)
+def test_help_tells_what_the_report_states_from_our_reading(
+    capsys: pytest.CaptureFixture[str], kind: str, stated: str, read: str
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main([kind, "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert stated in said and read in said
