@@ -215,6 +215,8 @@ def _train(options: argparse.Namespace) -> int:
         raise UsageError(f"--out {options.out}: is a folder; give the name of a file")
     if options.seed < 0:
         raise UsageError(f"--seed {options.seed}: must not be negative")
+    if options.seed >= 2**62:
+        raise UsageError(f"--seed {options.seed}: must be below 2^62")
     # Before the hours of training, not after them.
     options.out.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(options.out.parent, os.W_OK):

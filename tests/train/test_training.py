@@ -185,6 +185,8 @@ def test_arguments_that_cannot_be(run: Run, dataset: Path, tmp_path: Path) -> No
     )
     status, _, error = run("statistics", *given, "--out", tmp_path / "x.onnx", "--seed", "-1")
     assert status == 2 and "--seed -1: must not be negative" in error
+    status, _, error = run("statistics", *given, "--out", tmp_path / "x.onnx", "--seed", str(10**20))
+    assert status == 2 and f"--seed {10**20}: must be below 2^62" in error
     (tmp_path / "file").touch()
     status, _, error = run("statistics", *given, "--out", tmp_path / "file" / "x.onnx")
     assert status == 1 and str(tmp_path / "file") in error
