@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,12 +13,10 @@ from numpy.typing import ArrayLike
 from edge_asd.binomial import exact_interval
 from edge_asd.detector import Detector
 
-from .corpus import Clip
+from .corpus import Clip, digest
 
 TARGET = 0.01
 """Share of normal windows that a threshold is chosen for: rarity 2."""
-CLIP_DIGITS = 16
-"""Hexadecimal digits of a clip's sha256 that a detector keeps of each clip it was trained on."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +53,10 @@ def count_beyond(rarities: ArrayLike, target: float) -> Count:
     return Count(int((rarities >= -math.log10(target)).sum()), rarities.size)
 
 
-def clip_digest(clip: Clip) -> str:
-    """What a detector remembers of a clip: the first digits of the sha256 of its content."""
-    return hashlib.sha256(clip.path.read_bytes()).hexdigest()[:CLIP_DIGITS]
-
-
 def without_trained(clips: Sequence[Clip], detectors: Iterable[Detector]) -> list[Clip]:
     """The clips that none of the detectors was trained on, as far as the detectors say what they were trained on."""
-    trained = {digest for d in detectors for digest in d.metadata.data.get("clips_sha256", ())}
-    return [c for c in clips if clip_digest(c) not in trained] if trained else list(clips)
+    trained = {known for d in detectors for known in d.metadata.data.get("clips_sha256", ())}
+    return [c for c in clips if digest(c) not in trained] if trained else list(clips)
 
 
 def silent_about_clips(detectors: Iterable[Detector]) -> list[str]:

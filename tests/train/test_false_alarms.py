@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edge_asd_train.corpus import Clip
+from edge_asd_train.corpus import Clip, digest
 from edge_asd_train.false_alarms import (
     Count,
-    clip_digest,
     count_beyond,
     exact_interval,
     silent_about_clips,
@@ -77,7 +76,7 @@ def test_clips_that_were_trained_on_are_recognised_by_content(tiny: Callable[...
         path.write_bytes(bytes([number]) * 100)
         clips.append(Clip(path, "id_00", False, "id_00/0"))
     digests = [hashlib.sha256(bytes([n]) * 100).hexdigest()[:16] for n in range(4)]
-    assert [clip_digest(c) for c in clips] == digests
+    assert [digest(c) for c in clips] == digests
 
     def detector(name: str, known: list[str] | None) -> Detector:
         data = {} if known is None else {"clips_sha256": known}
