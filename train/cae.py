@@ -1,13 +1,12 @@
 """The convolutional autoencoder (CAE): trained on random crops of the log-Mel to give them back.
 
-It takes a window apart, into what it can reconstruct and a residual. Both are scored, by the same statistics as the
-``statistics`` detector takes of the window itself; or the mean square of the residual alone, as the report does.
+What it cannot reconstruct of a window is scored: by the same statistics as the ``statistics`` detector takes of the
+window itself, or by its mean square alone, as the report does.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from edge_asd.errors import UsageError
 from edge_asd.logmel import Float32Array
 
 from .cae_network import Autoencoder, CaeSettings
-from .clip_scorer import ClipScorer, Images, fit_clip_scorer, soft_maximum
+from .clip_scorer import ClipScorer, Images, fit_clip_scorer
 from .collapse import figures_of, level_correlation
 from .crops import cut, join, random_crops
 from .reproducible import device, machine, reproducible
@@ -30,26 +29,21 @@ from .training import MEAN_IMAGE, TrainingSet, finish, report
 
 
 class CaeDetector(nn.Module):
-    """Standardise, reconstruct crop by crop, score residual and reconstruction."""
+    """Standardise, reconstruct crop by crop, score the residual."""
 
     def __init__(
-        self,
-        standardise: Standardise,
-        network: Autoencoder,
-        scorers: Sequence[ClipScorer],
-        crop_frames: int,
+        self, standardise: Standardise, network: Autoencoder, scorer: ClipScorer | None, crop_frames: int
     ) -> None:
         """
         Args:
             standardise: log-Mel to image.
             network: trained on crops of such images.
-            scorers: of residuals, with a second variant for images less their mean, and of reconstructions. Without
-                any the score is the mean squared error.
+            scorer: of residuals; its second variant of images less their mean, for the ablation. Without one the score
+                is the mean squared error.
             crop_frames: of a crop.
         """
         super().__init__()
-        self.standardise, self.network, self.crop_frames = standardise, network, crop_frames
-        self.scorers = nn.ModuleList(scorers)
+        self.standardise, self.network, self.scorer, self.crop_frames = standardise, network, scorer, crop_frames
 
     def forward(self, log_mel: Tensor, machine_id: Tensor, ablation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Score ``[window]``, anomaly map ``[window, mel, frame]``, mean squared error ``[window]``.
@@ -58,22 +52,13 @@ class CaeDetector(nn.Module):
         """
         image = self.standardise(log_mel, machine_id)
         reconstruction = reconstruct(self.network, image, self.crop_frames)
-        mean = self.standardise.mean_image(machine_id)
-        reconstruction = torch.where(ablation == 0, reconstruction, mean.expand_as(reconstruction))
-        residual = image - reconstruction
+        mean = self.standardise.mean_image(machine_id).expand_as(reconstruction)
+        residual = image - torch.where(ablation == 0, reconstruction, mean)
         squares = residual**2
-        error = squares.mean(dim=(1, 2))
-        if not len(self.scorers):
-            return error.clone(), squares, error
-        of_residual, of_reconstruction = self.scorers
-        alone, its_map = of_residual(residual, machine_id, ablation)
-        other, other_map = of_reconstruction(reconstruction - mean, machine_id)
-        both, shares = soft_maximum(torch.stack([alone, other]))
-        # The training mean never varies: in the ablation it has nothing to say.
-        is_whole = ablation == 0
-        score = torch.where(is_whole, both, alone)
-        cells = shares[0, :, None, None] * its_map + shares[1, :, None, None] * other_map
-        return score, torch.where(is_whole, cells, its_map), error
+        if self.scorer is None:
+            return squares.mean(dim=(1, 2)), squares, squares.mean(dim=(1, 2)).clone()
+        score, anomaly_map = self.scorer(residual, machine_id, ablation)
+        return score, anomaly_map, squares.mean(dim=(1, 2))
 
 
 def train(
@@ -111,33 +96,24 @@ def train(
         network = fit_network(images, settings, training.seed + training.split.count, bar)
     # Of clips that it was trained on: not the figure to state, but a network that collapsed has a bad one here too.
     figures_of(residuals_of(network, images, settings.crop_frames), centred).check(allow_collapse)
-    scorers: list[ClipScorer] = []
-    held_out = (residuals**2).mean(axis=(1, 2)).astype(np.float64)
+    scorer, held_out = None, (residuals**2).mean(axis=(1, 2)).astype(np.float64)
     if settings.statistics:
         others = standardise_each([b.images for b in training.background], settings.normalisation)
-        left = [residuals_of(network, o.values, settings.crop_frames) for o in others]
         # In the networks' own folds: a network is another than those whose residuals the distances were fitted to, and
         # the held-out scores must have that in them, or the shipped one would find all sound unusual.
-        residual, reconstruction, without = (
-            fit_clip_scorer(
-                Images(part, index),
-                ids,
-                training.split,
-                background=[Images(values, o.machine_index) for values, o in zip(elsewhere, others, strict=True)],
-            )
-            for part, elsewhere in (
-                (residuals, left),
-                (centred - residuals, [o.values - r for o, r in zip(others, left, strict=True)]),
-                (centred, [o.values for o in others]),
-            )
+        fitted = fit_clip_scorer(
+            Images(residuals, index),
+            ids,
+            training.split,
+            background=[Images(residuals_of(network, o.values, settings.crop_frames), o.machine_index) for o in others],
         )
-        scorers = [ClipScorer.of_variants([residual.scorer, without.scorer]), reconstruction.scorer]
-        held_out = soft_maximum(torch.from_numpy(np.stack([residual.held_out, reconstruction.held_out])))[0].numpy()
+        without = fit_clip_scorer(Images(centred, index), ids, training.split, background=others)
+        scorer, held_out = ClipScorer.of_variants([fitted.scorer, without.scorer]), fitted.held_out
     figures = figures_of(residuals, centred, level=level_correlation(held_out, training.windows.level_dbfs, index))
     figures.check(allow_collapse)
     detector = finish(
         "cae",
-        CaeDetector(standardise, network, scorers, settings.crop_frames).eval(),
+        CaeDetector(standardise, network, scorer, settings.crop_frames).eval(),
         training,
         held_out,
         out,

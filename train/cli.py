@@ -66,7 +66,7 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"edge-asd-train {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     _add_kind(commands, given, "statistics", "distances of clip statistics; no network, seconds to fit")
-    _add_kind(commands, given, "cae", "convolutional autoencoder; statistics of what it can reconstruct and what not")
+    _add_kind(commands, given, "cae", "convolutional autoencoder; statistics of what it cannot reconstruct")
     _add_kind(commands, given, "anogan", "adversarial networks; statistics of what the generator cannot reach")
     add_evaluate(commands)
     _add_simulate(commands)
@@ -87,8 +87,8 @@ def _add_kind(
     parser.add_argument("--machine", required=True, metavar="NAME", help="folder within it, for example slider")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="detector file to write (.onnx)")
     parser.add_argument("--id", nargs="+", metavar="ID", help="machine ids to train on; all unless given")
-    # Each part is one more network to train.
-    folds = 10 if kind == "statistics" else 2
+    # Each part is one more network to train; an AnoGAN's takes the longest.
+    folds = {"statistics": 10, "cae": 3, "anogan": 2}[kind]
     parser.add_argument("--folds", type=int, default=folds, help="parts for scores of clips that were not trained on")
     parser.add_argument(
         "--recording-digits",
