@@ -2,8 +2,9 @@
 
 A detector takes ``log_mel`` float32 ``[window, mel, frame]`` and gives ``score`` float32 ``[window]`` and
 ``anomaly_map`` float32 ``[window, mel, frame]``. Further inputs have defaults: ``machine_id``, ``search_steps``, and
-for evaluation ``ablation`` (int64 ``[]``: 0 is none, i + 1 is the metadata's ``ablations[i]``). A further output,
-``report_score``, is for evaluation too. Nothing here knows what a network or a latent search is.
+for evaluation ``ablation`` (int64 ``[]``: 0 is none, i + 1 is the metadata's ``ablations[i]``). Further outputs,
+``report_score`` and ``reconstructed`` (the log-Mel as the networks give it back, dB, ``[window, mel, frame]``), are for
+evaluation too. Nothing here knows what a network or a latent search is.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from edge_asd.metadata import KEY, DetectorMetadata, read_metadata
 
 MAX_BYTES = 256 * 1024 * 1024
 """A detector is a few megabytes; anything above this is something else."""
+_RECONSTRUCTED = "reconstructed"
 _OPTIONAL_INPUTS = {"machine_id": "tensor(int64)", "search_steps": "tensor(int64)", "ablation": "tensor(int64)"}
 
 
@@ -62,7 +64,10 @@ class Detector:
             self.optional_inputs = _check_contract(self._session, self.metadata)
         except ValueError as error:
             raise DetectorError(path, str(error)) from None
-        self._outputs = [o.name for o in self._session.get_outputs()]
+        outputs = [o.name for o in self._session.get_outputs()]
+        self.reconstructs = _RECONSTRUCTED in outputs
+        """Whether `reconstruct` gives anything."""
+        self._outputs = [name for name in outputs if name != _RECONSTRUCTED]
 
     @cached_property
     def log_mel_parameters(self) -> LogMelParameters:
@@ -133,6 +138,33 @@ class Detector:
         if not np.isfinite(anomaly_map).all():
             raise DetectorError(self.path, "gave an anomaly map with NaN or infinity")
         return found
+
+    def reconstruct(self, log_mel: Float32Array, machine_index: int = 0) -> Float32Array | None:
+        """A window's log-Mel as the networks give it back, for evaluation.
+
+        Args:
+            log_mel: dB, shape ``[mel, frame]``.
+            machine_index: from `index_of`.
+
+        Returns:
+            The same shape; None where the detector reconstructs nothing.
+
+        Raises:
+            DetectorError: it cannot be computed.
+        """
+        if not self.reconstructs:
+            return None
+        feed: dict[str, Any] = {"log_mel": log_mel[None]}
+        if "machine_id" in self.optional_inputs:
+            feed["machine_id"] = np.array([machine_index], np.int64)
+        try:
+            (found,) = self._session.run([_RECONSTRUCTED], feed)
+        except Exception as error:  # see above
+            raise DetectorError(self.path, f"cannot reconstruct: {one_line(error)}") from None
+        if found.shape != (1, *log_mel.shape) or not np.isfinite(found).all():
+            raise DetectorError(self.path, "gave a reconstruction of another shape, or with NaN or infinity")
+        reconstructed: Float32Array = found[0]
+        return reconstructed
 
     def check_itself(self) -> None:
         """Compute the reference input of the file and compare.

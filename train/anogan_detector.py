@@ -70,8 +70,9 @@ class After(nn.Module):
 
     def forward(
         self, log_mel: Tensor, machine_id: Tensor, ablation: Tensor, reconstruction: Tensor, loss: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Score ``[window]``, anomaly map ``[window, mel, frame]``, mean A(x) ``[window]``.
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Score ``[window]``, anomaly map ``[window, mel, frame]``, mean A(x) ``[window]``, reconstruction in dB
+        ``[window, mel, frame]``.
 
         With the ablation `MEAN_IMAGE` the reconstruction is the training mean.
         """
@@ -79,14 +80,16 @@ class After(nn.Module):
         is_mean = ablation == ABLATIONS.index(MEAN_IMAGE) + 1
         joined = join(reconstruction, log_mel.shape[2])
         mean = average_mels(self.standardise.mean_image(machine_id)).expand_as(joined)
-        residual = image - torch.where(is_mean, mean, joined)
+        joined = torch.where(is_mean, mean, joined)
+        residual = image - joined
         mean_loss = loss.reshape(-1, self.crops_per_window).mean(dim=1)
         if self.scorer is None:
             score, coarse = mean_loss.clone(), residual.abs()
         else:
             score, coarse = self.scorer(residual, machine_id, is_mean.to(torch.int64))
-        anomaly_map = coarse.repeat_interleave(log_mel.shape[1] // coarse.shape[1], dim=1)
-        return score, anomaly_map, mean_loss
+        mels = log_mel.shape[1] // coarse.shape[1]
+        reconstructed = self.standardise.undo(joined.repeat_interleave(mels, dim=1), log_mel, machine_id)
+        return score, coarse.repeat_interleave(mels, dim=1), mean_loss, reconstructed
 
 
 class AnoGanDetector(nn.Module):
@@ -99,13 +102,13 @@ class AnoGanDetector(nn.Module):
 
     def forward(
         self, log_mel: Tensor, machine_id: Tensor, ablation: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """As `After`; no ablation unless given."""
         ablation = torch.tensor(0) if ablation is None else ablation
         is_untrained = int(ablation) == ABLATIONS.index(UNTRAINED_START) + 1
         searched = self.untrained if is_untrained else self.encoded
         reconstruction, loss = search(searched, self.before(log_mel, machine_id), self.search_steps)
-        outputs: tuple[Tensor, Tensor, Tensor] = self.after(log_mel, machine_id, ablation, reconstruction, loss)
+        outputs: tuple[Tensor, Tensor, Tensor, Tensor] = self.after(log_mel, machine_id, ablation, reconstruction, loss)
         return outputs
 
 
@@ -245,14 +248,14 @@ def compose(before: Before, networks: AnoGan, after: After, shape: tuple[int, ..
         after,
         (log_mel, machine_id, ablation, query, torch.zeros(len(query))),
         input_names=["log_mel", "machine_id", "ablation", "reconstruction", "loss"],
-        output_names=["score", "anomaly_map", "report_score"],
+        output_names=["score", "anomaly_map", "report_score", "reconstructed"],
         dynamic_shapes=({0: window}, {0: window}, None, {0: crop}, {0: crop}),
     )
     middle = networks.search_model()
     _make_start_untrained(middle.graph)
     _rename(first.graph, "before/", {"log_mel", "machine_id", "query"})
-    shared = {"log_mel", "machine_id", "ablation", "reconstruction", "loss", "score", "anomaly_map", "report_score"}
-    _rename(last.graph, "after/", shared)
+    shared = {"log_mel", "machine_id", "ablation", "reconstruction", "loss"}
+    _rename(last.graph, "after/", shared | {o.name for o in last.graph.output})
     graph = helper.make_graph(
         [*first.graph.node, *middle.graph.node, *last.graph.node],
         "anogan",

@@ -114,6 +114,22 @@ class Bootstrap:
             ]
         )
 
+    def recall(self, shares: ArrayLike) -> Floats:
+        """Share of what is anomalous that was noticed, mean over machine ids, as it is and in every resample.
+
+        Args:
+            shares: of the windows of every clip that were noticed, shape ``[clip]``.
+
+        Returns:
+            Shape ``[1 + resample]``.
+        """
+        given = np.asarray(shares, float)
+        of_ids = [
+            s.anomalous_weight @ given[s.anomalous] / s.anomalous_weight.sum(axis=1) for s in self._strata.values()
+        ]
+        mean: Floats = np.mean(of_ids, axis=0)
+        return mean
+
 
 def estimate(values: Floats) -> Estimate:
     """Value and percentile interval of an array ``[1 + resample]`` whose first entry is the value."""

@@ -45,20 +45,22 @@ class CaeDetector(nn.Module):
         super().__init__()
         self.standardise, self.network, self.scorer, self.crop_frames = standardise, network, scorer, crop_frames
 
-    def forward(self, log_mel: Tensor, machine_id: Tensor, ablation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Score ``[window]``, anomaly map ``[window, mel, frame]``, mean squared error ``[window]``.
+    def forward(self, log_mel: Tensor, machine_id: Tensor, ablation: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Score ``[window]``, anomaly map ``[window, mel, frame]``, mean squared error ``[window]``, reconstruction in
+        dB ``[window, mel, frame]``.
 
         With ablation 1 the reconstruction is the training mean.
         """
         image = self.standardise(log_mel, machine_id)
         reconstruction = reconstruct(self.network, image, self.crop_frames)
         mean = self.standardise.mean_image(machine_id).expand_as(reconstruction)
-        residual = image - torch.where(ablation == 0, reconstruction, mean)
+        reconstruction = torch.where(ablation == 0, reconstruction, mean)
+        residual, reconstructed = image - reconstruction, self.standardise.undo(reconstruction, log_mel, machine_id)
         squares = residual**2
         if self.scorer is None:
-            return squares.mean(dim=(1, 2)), squares, squares.mean(dim=(1, 2)).clone()
+            return squares.mean(dim=(1, 2)), squares, squares.mean(dim=(1, 2)).clone(), reconstructed
         score, anomaly_map = self.scorer(residual, machine_id, ablation)
-        return score, anomaly_map, squares.mean(dim=(1, 2))
+        return score, anomaly_map, squares.mean(dim=(1, 2)), reconstructed
 
 
 def train(
@@ -127,6 +129,7 @@ def train(
         },
         licence=licence,
         ablations=(MEAN_IMAGE,),
+        reconstructs=True,
     )
     report(detector, training, started)
     return detector

@@ -5,20 +5,24 @@ The document that `evaluate` gives, and `edge-asd-train evaluate --json` prints:
 ``schema``
     1.
 ``settings``
-    ``max_fpr`` of the pAUC, ``target`` share of windows and its ``rarity``, ``resamples``, ``confidence``.
+    ``max_fpr`` of the pAUC, ``target`` share of windows and its ``rarity``, ``resamples``, ``confidence``,
+    ``disturbance`` of the test clips (``snr_db``, ``gain_db``, ``noise``, ``seed``) or None.
 ``machines``
     By folder name: ``detectors`` (by name: ``kind``, and of each file ``files``, ``sha256``, ``ids``), ``clips`` (by
     machine id: ``normal``, ``anomalous``, ``normal_recordings``, ``anomalous_recordings``), ``scorers``,
-    ``differences``, ``false_alarms``, ``notes``.
+    ``differences``, ``false_alarms``, ``recall``, ``notes``, and ``recordings``: of each test clip ``file``,
+    ``machine_id``, ``label``, ``scores`` (by scorer) and ``rarity`` (by detector).
 ``all``
-    ``machines`` (names), ``scorers``, ``differences``, ``false_alarms``: means over machines and sums of counts, of
-    the scorers that every machine has; None where there is one machine.
+    ``machines`` (names), ``scorers``, ``differences``, ``false_alarms``, ``recall``: means over machines and sums of
+    counts, of the scorers that every machine has; None where there is one machine.
 
 ``scorers``: by name, ``auc`` and ``pauc`` (means over machine ids: ``value``, ``interval``), ``level_correlation``
 (Spearman's, over normal clips within ids; None where it has no meaning), and for one machine ``per_id`` (``auc``,
-``pauc``). ``differences``: list of ``scorer``, ``reference``, ``auc``, ``pauc`` (scorer less reference: ``value``, and
-the ``interval`` of the paired resamples). ``false_alarms``: by detector, ``test`` and ``other`` (None without further
-normal sound), each ``beyond``, ``windows``, ``share`` and its exact ``interval``.
+``pauc``) and ``without_id_06`` (``auc``, ``pauc``, as above, over the ids 00, 02 and 04 that some reports stop at; None
+where the ids are others). ``differences``: list of ``scorer``, ``reference``, ``auc``, ``pauc`` (scorer less reference:
+``value``, and the ``interval`` of the paired resamples). ``false_alarms``: by detector, ``test`` and ``other`` (None
+without further normal sound), each ``beyond``, ``windows``, ``share`` and its exact ``interval``. ``recall``: by
+detector, the share of anomalous windows beyond the same rarity, mean over ids: ``value``, ``interval``.
 """
 
 from __future__ import annotations
@@ -35,11 +39,13 @@ from edge_asd.roc import MAX_FPR
 
 from .bootstrap import CONFIDENCE, estimate
 from .corpus import CorpusError
+from .disturb import Disturbance
 from .false_alarms import Count
 from .machine_evaluation import Choices, MachineEvaluation, evaluate_machine
 from .scorers import COMBINATION, ENERGY, MEAN_DISTANCE, Floats
 
 SCHEMA = 1
+_REPORTED_IDS = ("id_00", "id_02", "id_04")
 
 
 def evaluate(
@@ -75,6 +81,7 @@ def evaluate(
             "rarity": -math.log10(choices.target),
             "resamples": choices.resamples,
             "confidence": CONFIDENCE,
+            "disturbance": None if choices.disturbance is None else _disturbance_document(choices.disturbance),
         },
         "machines": {e.machine: _machine_document(e) for e in found},
         "all": _all_document(found) if len(found) > 1 else None,
@@ -123,8 +130,10 @@ def _by_machine(detectors: Sequence[Detector], machines: Sequence[str] | None) -
 
 def _machine_document(found: MachineEvaluation) -> dict[str, Any]:
     scorers = _scorers(found.areas, found.level_correlation)
+    without_06 = found.mean_areas(_REPORTED_IDS) if {*_REPORTED_IDS, "id_06"} == set(found.areas_of_id) else None
     for name, per_id in found.per_id.items():
         scorers[name]["per_id"] = {i: {"auc": whole, "pauc": partial} for i, (whole, partial) in per_id.items()}
+        scorers[name]["without_id_06"] = None if without_06 is None else _areas(without_06[name])
     return {
         "detectors": {
             m.name: {
@@ -135,21 +144,32 @@ def _machine_document(found: MachineEvaluation) -> dict[str, Any]:
             }
             for m in found.members
         },
-        "clips": found.clips,
+        "clips": found.counts,
         "scorers": scorers,
         "differences": _differences([(m.name, m.kind) for m in found.members], found.areas),
         "false_alarms": _false_alarms(found.test_alarms, found.other_alarms),
+        "recall": {name: estimate(r).as_dict() for name, r in found.recall.items()},
         "notes": found.notes,
+        "recordings": [
+            {
+                "file": clip.path.name,
+                "machine_id": clip.machine_id,
+                "label": "anomaly" if clip.is_anomaly else "normal",
+                "scores": {name: float(s[number]) for name, s in found.scores.items()},
+                "rarity": {name: float(r[number]) for name, r in found.rarity.items()},
+            }
+            for number, clip in enumerate(found.clips)
+        ],
     }
+
+
+def _disturbance_document(disturbance: Disturbance) -> dict[str, Any]:
+    return {**vars(disturbance), "noise": None if disturbance.snr_db is None else str(disturbance.noise)}
 
 
 def _all_document(found: Sequence[MachineEvaluation]) -> dict[str, Any]:
     first = found[0]
-    areas = {
-        name: np.mean([e.areas[name] for e in found], axis=0)
-        for name in first.areas
-        if all(name in e.areas for e in found)
-    }
+    areas = _means([e.areas for e in found])
     levels = {name: [e.level_correlation[name] for e in found] for name in areas}
     known = {name: [v for v in values if v is not None] for name, values in levels.items()}
     return {
@@ -157,7 +177,13 @@ def _all_document(found: Sequence[MachineEvaluation]) -> dict[str, Any]:
         "scorers": _scorers(areas, {name: float(np.mean(v)) if v else None for name, v in known.items()}),
         "differences": _differences([(m.name, m.kind) for m in first.members if m.name in areas], areas),
         "false_alarms": _false_alarms(_sums([e.test_alarms for e in found]), _sums([e.other_alarms for e in found])),
+        "recall": {name: estimate(r).as_dict() for name, r in _means([e.recall for e in found]).items()},
     }
+
+
+def _means(machines: Sequence[dict[str, Floats]]) -> dict[str, Floats]:
+    shared = [name for name in machines[0] if all(name in m for m in machines)]
+    return {name: np.mean([m[name] for m in machines], axis=0) for name in shared}
 
 
 def _scorers(areas: dict[str, Floats], level: dict[str, float | None]) -> dict[str, dict[str, Any]]:

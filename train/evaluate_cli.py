@@ -6,8 +6,12 @@ import argparse
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge_asd.errors import EXIT_DONE, UsageError
+
+if TYPE_CHECKING:
+    from .disturb import Disturbance
 
 
 def add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -49,14 +53,55 @@ def add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="SHARE",
         help="of normal windows that may pass the threshold of the false-alarm count (default: 0.01, rarity 2)",
     )
+    parser.add_argument(
+        "--each-id-alone",
+        action="store_true",
+        help="train the same kinds on each machine id alone, which is what a plant has, and set them beside (takes as "
+        "long as training did; what was trained is kept for the next time)",
+    )
+    disturbing = parser.add_argument_group("disturbed test clips: what a detector stands that it was not trained for")
+    add_disturbance(disturbing)
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the JSON to this file too")
     parser.set_defaults(do=run)
 
 
+def add_disturbance(group: argparse._ArgumentGroup) -> None:
+    """Add the options that `disturbance_of` reads."""
+    group.add_argument("--snr", type=float, metavar="DB", help="mix noise in, so far below a clip's mean power")
+    group.add_argument(
+        "--noise",
+        default="pink",
+        metavar="KIND",
+        help="white, pink, or a recording or a folder of recordings to draw it from (default: pink)",
+    )
+    group.add_argument(
+        "--gain", type=float, default=0.0, metavar="DB", help="make each clip louder or quieter by up to so much"
+    )
+    group.add_argument("--seed", type=int, default=0, help="of noise and gains (default: 0)")
+
+
+def disturbance_of(options: argparse.Namespace) -> Disturbance | None:
+    """What the options ask for; None where that is nothing.
+
+    Raises:
+        UsageError: values that cannot be, or noise that is not there.
+    """
+    from .disturb import PINK, WHITE, Disturbance
+
+    if options.seed < 0:
+        raise UsageError(f"--seed {options.seed}: must not be negative")
+    noise = options.noise if options.noise in (WHITE, PINK) else Path(options.noise)
+    if isinstance(noise, Path) and not noise.exists():
+        raise UsageError(f"--noise {options.noise}: is neither white nor pink, and no such file or folder exists")
+    if options.snr is None and not options.gain:
+        return None
+    return Disturbance(options.snr, options.gain, noise, options.seed)
+
+
 def run(options: argparse.Namespace) -> int:
     """Evaluate and print; returns the exit status."""
-    from edge_asd.verification import load_detector
+    from edge_asd.verification import default_cache, load_detector
 
     from .evaluate import evaluate
     from .evaluate_table import table
@@ -69,7 +114,14 @@ def run(options: argparse.Namespace) -> int:
     if options.out:
         _check_out(options.out)
     detectors = [load_detector(path) for path in dict.fromkeys(options.detectors)]
-    choices = Choices(options.normal, options.recording_digits, options.target)
+    choices = Choices(
+        options.normal,
+        options.recording_digits,
+        options.target,
+        disturbance=disturbance_of(options),
+        refits=default_cache().parent / "refits",
+        each_id_alone=options.each_id_alone,
+    )
     document = evaluate(detectors, options.data, options.machine, choices)
     text = json.dumps(document, indent=1, allow_nan=False)
     if options.out:

@@ -20,6 +20,7 @@ def table(document: dict[str, Any]) -> str:
         f"AUC and pAUC (max_fpr {settings['max_fpr']:g}): means over ids, and intervals of {percent} over recordings"
         f" ({settings['resamples']} resamples).",
         "level: rank correlation of the score with the level, over normal clips; near 1 the score is the energy.",
+        *_disturbance(settings["disturbance"]),
         "",
     ]
     for machine, found in document["machines"].items():
@@ -32,6 +33,14 @@ def table(document: dict[str, Any]) -> str:
         lines += [f"all {len(over['machines'])} machines: means over {', '.join(over['machines'])}"]
         lines += [*_body(over, settings), ""]
     return "\n".join(lines[:-1])
+
+
+def _disturbance(told: dict[str, Any] | None) -> Iterator[str]:
+    if told is None:
+        return
+    parts = [] if told["snr_db"] is None else [f"{told['noise']} noise at an SNR of {told['snr_db']:g} dB"]
+    parts += [f"gain jitter of {told['gain_db']:g} dB"] if told["gain_db"] else []
+    yield f"test clips disturbed: {' and '.join(parts)} (seed {told['seed']})."
 
 
 def _heading(machine: str, found: dict[str, Any]) -> Iterator[str]:
@@ -51,15 +60,22 @@ def _body(found: dict[str, Any], settings: dict[str, Any]) -> Iterator[str]:
     compared = [f"{d['scorer']} - {_short(d['reference'], d['scorer'])}" for d in differences]
     width = max(map(len, [*shown.values(), *compared, *alarms]))
     percent = f"{100 * settings['confidence']:g} %"
-    ids = list(next(iter(scorers.values())).get("per_id", {}))
+    first = next(iter(scorers.values()))
+    ids = list(first.get("per_id", {}))
+    # Where the report that the design comes from stops at three ids, its mean over them is set beside.
+    three = "  without id_06" if first.get("without_id_06") else ""
     yield ""
     head = f"  {'':<{width}}  {'AUC':<5} {percent:<13}  {'pAUC':<5} {percent:<13}  level"
-    yield head + "".join(f"  {i:<5}" for i in ids)
+    yield head + three + "".join(f"  {i:<5}" for i in ids)
     for name, scorer in scorers.items():
         level = scorer["level_correlation"]
         areas = "  ".join(_area(scorer[key]) for key in ("auc", "pauc"))
         cells = "".join(f"  {scorer['per_id'][i]['auc']:.3f}" for i in ids)
-        yield f"  {shown[name]:<{width}}  {areas}  {'    -' if level is None else f'{level:+.2f}'}{cells}"
+        both = ""
+        if three:
+            auc, pauc = (scorer["without_id_06"][key]["value"] for key in ("auc", "pauc"))
+            both = f"  {auc:.3f} / {pauc:.3f}"
+        yield f"  {shown[name]:<{width}}  {areas}  {'    -' if level is None else f'{level:+.2f}'}{both}{cells}"
     if differences:
         yield ""
         yield f"  {'paired difference (* excludes 0)':<{width}}  {'AUC':<23}  pAUC"
@@ -71,6 +87,11 @@ def _body(found: dict[str, Any], settings: dict[str, Any]) -> Iterator[str]:
     for name, count in alarms.items():
         other = "" if count["other"] is None else f"; other normal sound {_count(count['other'])}"
         yield f"  {name:<{width}}  test {_count(count['test'])}{other}"
+    yield ""
+    yield f"  recall: anomalous windows beyond rarity {settings['rarity']:.3g}, mean over ids"
+    for name, share in found["recall"].items():
+        low, high = (100 * edge for edge in share["interval"])
+        yield f"  {name:<{width}}  {100 * share['value']:.0f} % ({low:.0f} to {high:.0f} %)"
 
 
 def _indented(name: str, scorers: dict[str, Any]) -> str:

@@ -57,16 +57,20 @@ class Made:
     log_mel: LogMelParameters = field(default_factory=LogMelParameters)
 
 
-def to_onnx(module: nn.Module, shape: tuple[int, int], *, ablations: bool = False) -> onnx.ModelProto:
+def to_onnx(
+    module: nn.Module, shape: tuple[int, int], *, ablations: bool = False, reconstructs: bool = False
+) -> onnx.ModelProto:
     """Trace a module that maps (log_mel ``[window, mel, frame]``, machine_id ``[window]``) to the detector's outputs.
 
     Args:
         module: gives score ``[window]``, anomaly map ``[window, mel, frame]`` and report score ``[window]``.
         shape: (mel, frame).
         ablations: the module takes a third argument, ablation int64 ``[]``.
+        reconstructs: the module gives its reconstruction too, dB ``[window, mel, frame]``.
 
     Returns:
-        Inputs ``log_mel``, ``machine_id`` (and ``ablation``), outputs ``score``, ``anomaly_map``, ``report_score``.
+        Inputs ``log_mel``, ``machine_id`` (and ``ablation``), outputs ``score``, ``anomaly_map``, ``report_score`` (and
+        ``reconstructed``).
     """
     example = (torch.randn(3, *shape), torch.zeros(3, dtype=torch.int64), torch.tensor(0))
     window = torch.export.Dim("window", min=1, max=4096)
@@ -75,7 +79,7 @@ def to_onnx(module: nn.Module, shape: tuple[int, int], *, ablations: bool = Fals
         module.eval(),
         example[:taken],
         input_names=["log_mel", "machine_id", "ablation"][:taken],
-        output_names=["score", "anomaly_map", "report_score"],
+        output_names=["score", "anomaly_map", "report_score", *(["reconstructed"] if reconstructs else [])],
         dynamic_shapes=({0: window}, {0: window}, None)[:taken],
     )
 

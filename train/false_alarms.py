@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from edge_asd.binomial import exact_interval
 from edge_asd.detector import Detector
@@ -41,16 +41,22 @@ class Count:
         }
 
 
-def count_beyond(rarities: ArrayLike, target: float) -> Count:
-    """Windows whose rarity, ``[window]``, is that of a share of ``target`` of normal windows, or more.
+def is_beyond(rarities: ArrayLike, target: float) -> NDArray[np.bool_]:
+    """Which rarities, ``[window]``, are those of a share of ``target`` of normal windows, or more.
 
     Raises:
         ValueError: a target that is no share.
     """
     if not 0 < target < 1:
         raise ValueError(f"a target of {target} is not a share of windows between 0 and 1")
-    rarities = np.asarray(rarities, float)
-    return Count(int((rarities >= -math.log10(target)).sum()), rarities.size)
+    beyond: NDArray[np.bool_] = np.asarray(rarities, float) >= -math.log10(target)
+    return beyond
+
+
+def count_beyond(rarities: ArrayLike, target: float) -> Count:
+    """How many of them; see `is_beyond`."""
+    beyond = is_beyond(rarities, target)
+    return Count(int(beyond.sum()), beyond.size)
 
 
 def without_trained(clips: Sequence[Clip], detectors: Iterable[Detector]) -> list[Clip]:

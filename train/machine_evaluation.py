@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,13 +11,18 @@ from pathlib import Path
 import numpy as np
 
 from edge_asd.detector import Detector
+from edge_asd.errors import EdgeAsdError
 from edge_asd.logmel import LogMelParameters
 
 from .bootstrap import RESAMPLES, Bootstrap
 from .corpus import Clip, CorpusError, Windows, load_windows, read_clips
-from .false_alarms import TARGET, Count, count_beyond, silent_about_clips, without_trained
+from .disturb import Disturbance, disturbed
+from .false_alarms import TARGET, Count, count_beyond, is_beyond, silent_about_clips
+from .judged_clips import counts_of, known_clips, not_trained, note_few_recordings, one_log_mel
 from .rank_correlation import rank_correlation
+from .refit import Refits, can_refit
 from .scorers import (
+    ALONE,
     AS_IT_IS,
     COMBINATION,
     ENERGY,
@@ -29,10 +35,6 @@ from .scorers import (
     score_windows,
     smallest_p,
 )
-
-FEW_RECORDINGS = 12
-"""Of a label, over all ids; with fewer, intervals of 95 % hold less often (simulated at an AUC of 0.7 to 0.8: 95 % with
-12 on four ids, 91 % with 8 on one id, 85 % with 8 on four, 70 % with 3)."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,12 @@ class Choices:
     resamples: int = RESAMPLES
     combine: Callable[[Floats], Floats] = smallest_p
     """Rarities ``[detector, window]`` to those of the machine, ``[window]``; the daemon's rule unless given."""
+    disturbance: Disturbance | None = None
+    """Of the test clips."""
+    refits: Path | None = None
+    """Folder of what is fitted to be set beside the detectors: ``statistics``, where none is given; None fits none."""
+    each_id_alone: bool = False
+    """Set beside each detector of several ids the same kind fitted to each id alone."""
 
 
 @dataclass(frozen=True)
@@ -56,20 +64,39 @@ class MachineEvaluation:
 
     machine: str
     members: list[Member]
-    clips: dict[str, dict[str, int]]
+    """Those that were given, and ``statistics`` where it was fitted beside them."""
+    clips: list[Clip]
+    """That were scored."""
+    scores: dict[str, Floats]
+    """Of each clip, the mean over its windows, ``[clip]``."""
+    counts: dict[str, dict[str, int]]
     """By machine id: numbers of clips and of recordings."""
     per_id: dict[str, dict[str, tuple[float, float]]]
     """AUC and pAUC, by machine id."""
-    areas: dict[str, Floats]
-    """AUC and pAUC, means over ids, as they are and in each resample: ``[2, 1 + resample]``."""
+    areas_of_id: dict[str, dict[str, Floats]]
+    """By machine id: AUC and pAUC, as they are and in each resample: ``[2, 1 + resample]``."""
     level_correlation: dict[str, float | None]
     """Rank correlation with the level over normal clips, within ids."""
+    rarity: dict[str, Floats]
+    """Of each clip, the mean over its windows, ``[clip]``; of detectors and their combination."""
+    recall: dict[str, Floats]
+    """Share of anomalous windows beyond the target's rarity, mean over ids, ``[1 + resample]``; likewise."""
     test_alarms: dict[str, Count]
-    """Normal test windows beyond the target's rarity, of detectors and their combination."""
+    """Normal test windows beyond the target's rarity, likewise."""
     other_alarms: dict[str, Count]
     """The same on further normal sound; empty where there is none."""
     notes: list[str] = field(default_factory=list)
     """What the reader must know, in words."""
+
+    @property
+    def areas(self) -> dict[str, Floats]:
+        """AUC and pAUC, means over ids: ``[2, 1 + resample]``."""
+        return self.mean_areas(list(self.areas_of_id))
+
+    def mean_areas(self, ids: Sequence[str]) -> dict[str, Floats]:
+        """The same over some ids."""
+        names = next(iter(self.areas_of_id.values()))
+        return {name: np.mean([self.areas_of_id[i][name] for i in ids], axis=0) for name in names}
 
 
 def variant_name(member: str, label: str) -> str:
@@ -93,27 +120,124 @@ def evaluate_machine(detectors: Sequence[Detector], data: Path, machine: str, ch
     """
     members = members_of(detectors)
     notes: list[str] = []
-    clips = _known_clips(members, read_clips(data, machine, "test", recording_digits=choices.recording_digits), notes)
-    clips = _not_trained(clips, detectors, f"test clips of {data}", notes)
-    windows = load_windows(clips, _one_log_mel(detectors), title=f"log-Mel of {machine} test")
+    clips = read_clips(data, machine, "test", recording_digits=choices.recording_digits)
+    clips = not_trained(known_clips(members, clips, notes), detectors, f"test clips of {data}", notes)
+    refits = None if choices.refits is None else Refits(choices.refits, data, choices.recording_digits)
+    beside = _statistics_beside(members, machine, {c.machine_id for c in clips}, refits, notes)
+    given, members = members, members + beside
+    parameters = one_log_mel([d for m in members for d in m.detectors])
+    with tempfile.TemporaryDirectory(prefix="edge-asd-") as folder:
+        if choices.disturbance is not None:
+            clips = disturbed(clips, choices.disturbance, Path(folder), title=f"{machine} test, disturbed")
+        windows = load_windows(clips, parameters, title=f"log-Mel of {machine} test")
     owners = [clips[i].machine_id for i in windows.clip]
     found = score_windows(members, windows, owners, title=f"{machine} test")
 
     # In windows first, then a clip's score is the mean over its windows.
     scores = {variant_name(m, label): s for m in found for label, s in found[m].scores.items()}
-    if len(members) > 1:
-        scores[COMBINATION] = _combined(found, choices)
+    rarity = {name: f.rarity for name, f in found.items()}
+    if len(given) > 1:
+        scores[COMBINATION] = rarity[COMBINATION] = choices.combine(np.stack([rarity[m.name] for m in given]))
+    if choices.each_id_alone and refits is not None:
+        for name, alone in _alone(members, windows, owners, machine, refits, notes).items():
+            scores[name], rarity[name] = alone.scores[AS_IT_IS.label], alone.rarity
     scores[ENERGY] = windows.level_dbfs
     if (data / machine / "train").is_dir():
         scores[MEAN_DISTANCE] = _mean_distance(read_clips(data, machine, "train"), windows, owners, machine)
+    scores = {name: scores[name] for name in sorted(scores, key=lambda n: _place(n, members))}
     heard = np.unique(windows.clip)
-    per_clip = {name: np.array([s[windows.clip == i].mean() for i in heard]) for name, s in scores.items()}
+
+    def per_clip(of_windows: Floats) -> Floats:
+        return np.array([of_windows[windows.clip == i].mean() for i in heard])
+
+    of_clips = {name: per_clip(s) for name, s in scores.items()}
     labelled = [clips[i] for i in heard]
+    bootstrap = _bootstrap(labelled, data, machine, choices)
+    counts = counts_of(labelled)
+    note_few_recordings({i: counts[i] for i in bootstrap.ids}, notes)
+    by_id = {name: bootstrap.areas(s) for name, s in of_clips.items()}
+    normal = np.array([not c.is_anomaly for c in labelled])
+    ids = np.array([c.machine_id for c in labelled])
+    of_normal = np.array([not clips[i].is_anomaly for i in windows.clip])
+    return MachineEvaluation(
+        machine=machine,
+        members=members,
+        clips=labelled,
+        scores=of_clips,
+        counts=counts,
+        per_id={
+            name: {i: (float(a[0, 0]), float(a[1, 0])) for i, a in zip(bootstrap.ids, areas, strict=True)}
+            for name, areas in by_id.items()
+        },
+        areas_of_id={i: {name: areas[k] for name, areas in by_id.items()} for k, i in enumerate(bootstrap.ids)},
+        level_correlation={
+            name: rank_correlation(s[normal], of_clips[ENERGY][normal], ids[normal]) for name, s in of_clips.items()
+        },
+        rarity={name: per_clip(r) for name, r in rarity.items()},
+        recall={
+            name: bootstrap.recall(per_clip(is_beyond(r, choices.target).astype(float))) for name, r in rarity.items()
+        },
+        test_alarms={name: count_beyond(r[of_normal], choices.target) for name, r in rarity.items()},
+        other_alarms=_other_alarms(given, beside, machine, choices, notes),
+        notes=notes,
+    )
+
+
+def _statistics_beside(
+    members: Sequence[Member], machine: str, ids: set[str], refits: Refits | None, notes: list[str]
+) -> list[Member]:
+    """A ``statistics`` member that knows these ids, fitted, where none is given."""
+    if refits is None or any(m.kind == "statistics" for m in members):
+        return []
     try:
-        bootstrap = Bootstrap(
-            [c.machine_id for c in labelled],
-            [c.is_anomaly for c in labelled],
-            [c.recording for c in labelled],
+        member = Member("statistics", (refits.statistics(machine),))
+    except EdgeAsdError as error:
+        notes.append(f"no statistics detector beside, as none can be fitted: {error}")
+        return []
+    if ids - set(member.ids) and len(member.ids) > 1:
+        strange = ", ".join(sorted(ids - set(member.ids)))
+        notes.append(f"no statistics detector beside: {refits.data / machine / 'train'} has no clips of {strange}")
+        return []
+    return [member]
+
+
+def _alone(
+    members: Sequence[Member], windows: Windows, owners: Sequence[str], machine: str, refits: Refits, notes: list[str]
+) -> dict[str, MemberScores]:
+    """What detectors say that were fitted to one id alone, by name of the scorer."""
+    found: dict[str, MemberScores] = {}
+    for member in members:
+        if len(member.detectors) > 1 or len(member.ids) == 1 or not can_refit(member.detectors[0]):
+            continue
+        name = variant_name(member.name, ALONE)
+        try:
+            single = tuple(refits.alone(member.detectors[0], machine, i) for i in sorted(set(owners)))
+        except EdgeAsdError as error:
+            notes.append(f"no {name}: {error}")
+            continue
+        collapsed = [d.metadata.ids[0] for d in single if d.metadata.settings["collapse"]["collapsed"]]
+        if collapsed:
+            notes.append(f"{name}: collapsed on {', '.join(collapsed)}")
+        alone = Member(name, single)
+        title = f"{machine} test, {ALONE}"
+        found |= score_windows([alone], windows, owners, title=title, variants=lambda _: [AS_IT_IS])
+    return found
+
+
+def _place(name: str, members: Sequence[Member]) -> int:
+    """Members in their order, each before its variants; then the rest."""
+    for number, member in enumerate(members):
+        if name == member.name or name.startswith(f"{member.name}, "):
+            return number
+    return len(members)
+
+
+def _bootstrap(clips: Sequence[Clip], data: Path, machine: str, choices: Choices) -> Bootstrap:
+    try:
+        return Bootstrap(
+            [c.machine_id for c in clips],
+            [c.is_anomaly for c in clips],
+            [c.recording for c in clips],
             resamples=choices.resamples,
             # Of the machine alone: the same resamples whatever else is evaluated beside it.
             seed=zlib.crc32(machine.encode()),
@@ -123,69 +247,6 @@ def evaluate_machine(detectors: Sequence[Detector], data: Path, machine: str, ch
             f"{data / machine / 'test'}: no machine id has both normal and anomalous test clips that were not"
             " trained on: there is nothing to judge"
         ) from None
-    counts = _counts(labelled)
-    _note_few_recordings({i: counts[i] for i in bootstrap.ids}, notes)
-    by_id = {name: bootstrap.areas(s) for name, s in per_clip.items()}
-    normal = np.array([not c.is_anomaly for c in labelled])
-    ids = np.array([c.machine_id for c in labelled])
-    return MachineEvaluation(
-        machine=machine,
-        members=members,
-        clips=counts,
-        per_id={
-            name: {i: (float(a[0, 0]), float(a[1, 0])) for i, a in zip(bootstrap.ids, areas, strict=True)}
-            for name, areas in by_id.items()
-        },
-        areas={name: areas.mean(axis=0) for name, areas in by_id.items()},
-        level_correlation={
-            name: rank_correlation(s[normal], per_clip[ENERGY][normal], ids[normal]) for name, s in per_clip.items()
-        },
-        test_alarms=_alarms(found, np.array([not clips[i].is_anomaly for i in windows.clip]), choices),
-        other_alarms=_other_alarms(members, machine, choices, notes),
-        notes=notes,
-    )
-
-
-def _known_clips(members: Sequence[Member], clips: Sequence[Clip], notes: list[str]) -> list[Clip]:
-    """Clips of the ids that all members know. A file of one id that is not among the clips serves all of them."""
-    there = {c.machine_id for c in clips}
-    known = {m.name: there & set(m.ids) or (there if len(m.ids) == 1 else set()) for m in members}
-    strange = sorted(there - set().union(*known.values()))
-    for member in members:
-        if strange and len(member.ids) > 1:
-            known_here = ", ".join(sorted(member.ids))
-            raise CorpusError(f"{member.detectors[0].path}: does not know {', '.join(strange)}; it knows {known_here}")
-    shared = set.intersection(*known.values())
-    if not shared:
-        raise CorpusError(
-            "the detectors know no machine id in common: "
-            + "; ".join(f"{m.name} knows {', '.join(m.ids)}" for m in members)
-        )
-    if shared != there:
-        ids = (", ".join(sorted(i)) for i in (shared, there))
-        notes.append("{}: only {}, which all detectors know, of {}".format(clips[0].path.parent, *ids))
-    return [c for c in clips if c.machine_id in shared]
-
-
-def _not_trained(clips: list[Clip], detectors: Sequence[Detector], what: str, notes: list[str]) -> list[Clip]:
-    left = without_trained(clips, detectors)
-    if not left:
-        raise CorpusError(f"{what}: the detectors were trained on every one of them")
-    if len(left) < len(clips):
-        notes.append(f"{len(clips) - len(left)} of {len(clips)} {what} were trained on and are left out")
-    return left
-
-
-def _one_log_mel(detectors: Sequence[Detector]) -> LogMelParameters:
-    parameters = detectors[0].log_mel_parameters
-    for other in detectors[1:]:
-        if other.log_mel_parameters != parameters:
-            raise CorpusError(f"{other.path}: wants another log-Mel than {detectors[0].path}; evaluate them apart")
-    return parameters
-
-
-def _combined(found: dict[str, MemberScores], choices: Choices) -> Floats:
-    return choices.combine(np.stack([f.rarity for f in found.values()]))
 
 
 def _mean_distance(train: Sequence[Clip], windows: Windows, owners: Sequence[str], machine: str) -> Floats:
@@ -194,50 +255,25 @@ def _mean_distance(train: Sequence[Clip], windows: Windows, owners: Sequence[str
     return distance_to_mean(normal, [train[i].machine_id for i in normal.clip], windows, owners)
 
 
-def _counts(clips: Sequence[Clip]) -> dict[str, dict[str, int]]:
-    counts = {}
-    for machine_id in sorted({c.machine_id for c in clips}):
-        normal, anomalous = (
-            [c for c in clips if c.machine_id == machine_id and c.is_anomaly == a] for a in (False, True)
-        )
-        counts[machine_id] = {
-            "normal": len(normal),
-            "anomalous": len(anomalous),
-            "normal_recordings": len({c.recording for c in normal}),
-            "anomalous_recordings": len({c.recording for c in anomalous}),
-        }
-    return counts
-
-
-def _note_few_recordings(counts: dict[str, dict[str, int]], notes: list[str]) -> None:
-    fewest = min(sum(c[f"{label}_recordings"] for c in counts.values()) for label in ("normal", "anomalous"))
-    if fewest < FEW_RECORDINGS:
-        notes.append(
-            f"{fewest} recording{'s' if fewest > 1 else ''} of a label: the intervals of this machine are too narrow,"
-            " and a difference that excludes 0 shows little"
-        )
-
-
-def _alarms(found: dict[str, MemberScores], normal: np.ndarray, choices: Choices) -> dict[str, Count]:
-    rarities = {name: f.rarity for name, f in found.items()}
-    if len(found) > 1:
-        rarities[COMBINATION] = _combined(found, choices)
-    return {name: count_beyond(r[normal], choices.target) for name, r in rarities.items()}
-
-
-def _other_alarms(members: list[Member], machine: str, choices: Choices, notes: list[str]) -> dict[str, Count]:
+def _other_alarms(
+    given: Sequence[Member], beside: Sequence[Member], machine: str, choices: Choices, notes: list[str]
+) -> dict[str, Count]:
     if choices.normal is None:
         return {}
+    members = [*given, *beside]
     detectors = [d for m in members for d in m.detectors]
-    clips = _known_clips(members, read_clips(choices.normal, machine, "train"), notes)
-    clips = _not_trained(clips, detectors, f"normal clips of {choices.normal}", notes)
+    clips = known_clips(members, read_clips(choices.normal, machine, "train"), notes)
+    clips = not_trained(clips, detectors, f"normal clips of {choices.normal}", notes)
     silent = silent_about_clips(detectors)
     if silent:
         notes.append(
             f"{', '.join(silent)}: no list of the clips it was trained on; make sure that {choices.normal} holds none"
         )
-    windows = load_windows(clips, _one_log_mel(detectors), title=f"log-Mel of {machine} in {choices.normal}")
+    windows = load_windows(clips, one_log_mel(detectors), title=f"log-Mel of {machine} in {choices.normal}")
     owners = [clips[i].machine_id for i in windows.clip]
     title = f"{machine} in {choices.normal}"
     found = score_windows(members, windows, owners, title=title, variants=lambda _: [AS_IT_IS])
-    return _alarms(found, np.ones(len(windows), bool), choices)
+    rarity = {name: f.rarity for name, f in found.items()}
+    if len(given) > 1:
+        rarity[COMBINATION] = choices.combine(np.stack([rarity[m.name] for m in given]))
+    return {name: count_beyond(r, choices.target) for name, r in rarity.items()}

@@ -19,6 +19,8 @@ from .corpus import Windows
 Floats = NDArray[np.float64]
 ENERGY, MEAN_DISTANCE, COMBINATION = "energy", "distance to the mean log-Mel", "combination"
 REPORT_SCORE = "report_score"
+ALONE = "each id alone"
+"""Label of what was fitted to one machine id at a time."""
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,11 @@ class Standardise(nn.Module):
         shown = log_mel - log_mel.mean(dim=(1, 2), keepdim=True) if self.without_level else log_mel
         return (shown - self.offset[machine_id][:, :, None]) / self.spread[machine_id][:, :, None]
 
+    def undo(self, image: Tensor, log_mel: Tensor, machine_id: Tensor) -> Tensor:
+        """The way back from images to dB, ``[window, mel, frame]``, with the level of the log-Mels they stand for."""
+        level = log_mel.mean(dim=(1, 2), keepdim=True) if self.without_level else torch.zeros(1)
+        return image * self.spread[machine_id][:, :, None] + self.offset[machine_id][:, :, None] + level
+
     def mean_image(self, machine_id: Tensor) -> Tensor:
         """What the training windows of an id look like on average, ``[window, mel, 1]``."""
         return self.typical[machine_id][:, :, None]

@@ -191,6 +191,7 @@ def finish(
     settings: dict[str, Any],
     licence: str | None,
     ablations: tuple[str, ...] = (),
+    reconstructs: bool = False,
     model: onnx.ModelProto | None = None,
     search_steps: int | None = None,
 ) -> Detector:
@@ -198,13 +199,15 @@ def finish(
 
     Args:
         kind: of detector.
-        module: (log_mel, machine_id), and with ablations their number, to (score, anomaly map, report score).
+        module: (log_mel, machine_id), and with ablations their number, to (score, anomaly map, report score), and its
+            reconstruction where it ``reconstructs``.
         training: what it was fitted to.
         held_out: out-of-fold score of every window.
         out: the detector file.
         settings: for the metadata.
         licence: of the recordings, for the metadata.
         ablations: names of the module's ablations; number i + 1 is ``ablations[i]``, 0 is none.
+        reconstructs: see ``module``.
         model: the exported graph where ``module`` cannot be exported as it is.
         search_steps: for the parity check and the self-check, where the detector searches.
     """
@@ -237,7 +240,8 @@ def finish(
         },
     )
     if model is None:
-        model = to_onnx(module, training.log_mel.shape[1:], ablations=bool(ablations))  # type: ignore[arg-type]
+        mel, frame = training.log_mel.shape[1:]
+        model = to_onnx(module, (mel, frame), ablations=bool(ablations), reconstructs=reconstructs)
     sample = parity_sample(len(training.windows), training.machine_index)
     inputs = torch.from_numpy(training.log_mel[sample]), torch.from_numpy(training.machine_index[sample])
     with torch.no_grad():

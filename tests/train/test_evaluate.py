@@ -124,7 +124,7 @@ def test_each_part_is_compared_with_the_whole(make: Make, loud: Path) -> None:
 
 def test_numbers_are_those_of_the_bootstrap(make: Make, loud: Path) -> None:
     found = evaluate_machine([make("a.onnx")], loud, "fan", Choices())
-    assert found.clips["id_02"] == {
+    assert found.counts["id_02"] == {
         "normal": 8,
         "anomalous": 6,
         "normal_recordings": 8,
@@ -133,7 +133,7 @@ def test_numbers_are_those_of_the_bootstrap(make: Make, loud: Path) -> None:
     again = evaluate_machine([make("a.onnx")], loud, "fan", Choices())
     assert np.array_equal(found.areas["statistics"], again.areas["statistics"])
     wider = evaluate_machine([make("a.onnx")], loud, "fan", Choices(recording_digits=8))
-    assert wider.clips["id_02"]["normal_recordings"] == 1 and wider.notes[0].startswith("2 recordings of a label: ")
+    assert wider.counts["id_02"]["normal_recordings"] == 1 and wider.notes[0].startswith("2 recordings of a label: ")
     assert np.ptp(wider.areas["statistics"], axis=1).tolist() == [0, 0]
     assert found.per_id["statistics"]["id_00"][0] + found.per_id["statistics"]["id_02"][0] == pytest.approx(
         2 * found.areas["statistics"][0, 0]
