@@ -113,9 +113,13 @@ def _settings(kind: str, stored: dict[str, Any]) -> Any:
         return None
     made: type[Any]
     if kind == "cae":
-        from .cae_network import CaeSettings as made
+        from . import cae_network
+
+        made = cae_network.CaeSettings
     elif kind == "anogan":
-        from .anogan_networks import AnoGanSettings as made
+        from . import anogan_networks
+
+        made = anogan_networks.AnoGanSettings
     else:
         raise ValueError(f"{kind} is no kind of detector that can be trained here")
     fields = [f.name for f in dataclasses.fields(made) if f.name != "seed"]
