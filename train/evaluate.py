@@ -72,7 +72,18 @@ def evaluate(
         ValueError: choices that cannot be.
     """
     choices = choices or Choices()
-    found = [evaluate_machine(own, data, name, choices) for name, own in _by_machine(detectors, machines).items()]
+    return as_document(evaluate_machines(detectors, data, machines, choices), choices)
+
+
+def evaluate_machines(
+    detectors: Sequence[Detector], data: Path, machines: Sequence[str] | None, choices: Choices
+) -> list[MachineEvaluation]:
+    """What `evaluate` makes its document of; the same arguments and errors."""
+    return [evaluate_machine(own, data, name, choices) for name, own in _by_machine(detectors, machines).items()]
+
+
+def as_document(found: Sequence[MachineEvaluation], choices: Choices) -> dict[str, Any]:
+    """The document described above."""
     return {
         "schema": SCHEMA,
         "settings": {

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from edge_asd.errors import EXIT_DONE, UsageError
 
-if TYPE_CHECKING:
-    from .disturb import Disturbance
+from .disturb_cli import add_disturbance, disturbance_of
 
 
 def add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -63,48 +63,23 @@ def add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add_disturbance(disturbing)
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the JSON to this file too")
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE.html",
+        help="write a page to look at and listen to: tables, ROC curves, histograms, and the clips that say most",
+    )
     parser.set_defaults(do=run)
-
-
-def add_disturbance(group: argparse._ArgumentGroup) -> None:
-    """Add the options that `disturbance_of` reads."""
-    group.add_argument("--snr", type=float, metavar="DB", help="mix noise in, so far below a clip's mean power")
-    group.add_argument(
-        "--noise",
-        default="pink",
-        metavar="KIND",
-        help="white, pink, or a recording or a folder of recordings to draw it from (default: pink)",
-    )
-    group.add_argument(
-        "--gain", type=float, default=0.0, metavar="DB", help="make each clip louder or quieter by up to so much"
-    )
-    group.add_argument("--seed", type=int, default=0, help="of noise and gains (default: 0)")
-
-
-def disturbance_of(options: argparse.Namespace) -> Disturbance | None:
-    """What the options ask for; None where that is nothing.
-
-    Raises:
-        UsageError: values that cannot be, or noise that is not there.
-    """
-    from .disturb import PINK, WHITE, Disturbance
-
-    if options.seed < 0:
-        raise UsageError(f"--seed {options.seed}: must not be negative")
-    noise = options.noise if options.noise in (WHITE, PINK) else Path(options.noise)
-    if isinstance(noise, Path) and not noise.exists():
-        raise UsageError(f"--noise {options.noise}: is neither white nor pink, and no such file or folder exists")
-    if options.snr is None and not options.gain:
-        return None
-    return Disturbance(options.snr, options.gain, noise, options.seed)
 
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate and print; returns the exit status."""
+    from edge_asd.report.page import check_page_path, write_page
     from edge_asd.verification import default_cache, load_detector
 
-    from .evaluate import evaluate
+    from .evaluate import as_document, evaluate_machines
     from .evaluate_table import table
+    from .evaluation_page import evaluation_page
     from .machine_evaluation import Choices
 
     if not 0 < options.target < 1:
@@ -113,16 +88,25 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(f"--recording-digits {options.recording_digits}: must be from 0 to 8")
     if options.out:
         _check_out(options.out)
+    if options.report:
+        check_page_path(options.report)
+    disturbance = disturbance_of(options)
     detectors = [load_detector(path) for path in dict.fromkeys(options.detectors)]
-    choices = Choices(
-        options.normal,
-        options.recording_digits,
-        options.target,
-        disturbance=disturbance_of(options),
-        refits=default_cache().parent / "refits",
-        each_id_alone=options.each_id_alone,
-    )
-    document = evaluate(detectors, options.data, options.machine, choices)
+    with tempfile.TemporaryDirectory(prefix="edge-asd-") as work:
+        choices = Choices(
+            options.normal,
+            options.recording_digits,
+            options.target,
+            disturbance=disturbance,
+            refits=default_cache().parent / "refits",
+            each_id_alone=options.each_id_alone,
+            work=Path(work),
+        )
+        found = evaluate_machines(detectors, options.data, options.machine, choices)
+        document = as_document(found, choices)
+        if options.report:
+            size = write_page(options.report, evaluation_page(found, document))
+            print(f"{options.report}: {size / 1e6:.1f} MB", file=sys.stderr)
     text = json.dumps(document, indent=1, allow_nan=False)
     if options.out:
         options.out.write_text(text + "\n", encoding="utf-8")

@@ -54,6 +54,8 @@ class Choices:
     """Of the test clips."""
     refits: Path | None = None
     """Folder of what is fitted to be set beside the detectors: ``statistics``, where none is given; None fits none."""
+    work: Path | None = None
+    """Folder for disturbed clips, for the caller to delete; None: they are deleted when they have been scored."""
     each_id_alone: bool = False
     """Set beside each detector of several ids the same kind fitted to each id alone."""
 
@@ -128,7 +130,8 @@ def evaluate_machine(detectors: Sequence[Detector], data: Path, machine: str, ch
     parameters = one_log_mel([d for m in members for d in m.detectors])
     with tempfile.TemporaryDirectory(prefix="edge-asd-") as folder:
         if choices.disturbance is not None:
-            clips = disturbed(clips, choices.disturbance, Path(folder), title=f"{machine} test, disturbed")
+            work = (choices.work or Path(folder)) / machine
+            clips = disturbed(clips, choices.disturbance, work, title=f"{machine} test, disturbed")
         windows = load_windows(clips, parameters, title=f"log-Mel of {machine} test")
     owners = [clips[i].machine_id for i in windows.clip]
     found = score_windows(members, windows, owners, title=f"{machine} test")
