@@ -1,4 +1,4 @@
-"""The command line: edge-asd-train statistics | cae | anogan | evaluate | simulate."""
+"""The command line: edge-asd-train statistics | cae | anogan | evaluate | simulate | fetch."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from edge_asd import __version__
 from edge_asd.errors import EXIT_DONE, EXIT_SOME_FAILED, EXIT_USAGE, EdgeAsdError, UsageError
 
 from .evaluate_cli import add_evaluate
+from .fetch_cli import add_fetch
 from .settings import field_meanings
 
 _Settings = TypeVar("_Settings")
@@ -70,6 +71,7 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     _add_kind(commands, given, "anogan", "adversarial networks; statistics of what the generator cannot reach")
     add_evaluate(commands)
     _add_simulate(commands)
+    add_fetch(commands)
     return parser
 
 

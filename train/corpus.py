@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -62,7 +62,9 @@ class Windows:
         return int(self.log_mel.shape[0])
 
 
-def read_clips(data: Path, machine: str, split: str, *, recording_digits: int = 1) -> list[Clip]:
+def read_clips(
+    data: Path, machine: str, split: str, *, recording_digits: int = 1, labels: Mapping[str, bool] | None = None
+) -> list[Clip]:
     """The clips of one split of one machine.
 
     Args:
@@ -70,6 +72,8 @@ def read_clips(data: Path, machine: str, split: str, *, recording_digits: int = 
         machine: name of that folder.
         split: ``train`` or ``test``.
         recording_digits: clips of an id whose numbers agree but for so many last digits belong to one recording.
+        labels: of test clips whose names carry none, as in DCASE's evaluation set: True for anomalous, by the name
+            without its ending (see `ground_truth.read_ground_truth`).
 
     Raises:
         CorpusError: a folder is missing, empty, or a name does not follow the layout.
@@ -86,13 +90,18 @@ def read_clips(data: Path, machine: str, split: str, *, recording_digits: int = 
     clips = []
     for path in find_recordings([folder]):
         name = parse_clip_name(path)
-        if name is None or name.is_anomaly is None:
+        is_anomaly = None if name is None else name.is_anomaly
+        if name is not None and is_anomaly is None and labels is not None and split == "test":
+            is_anomaly = labels.get(path.stem)
+            if is_anomaly is None:
+                raise CorpusError(f"{path}: has no label, neither in its name nor in the ground truth")
+        if name is None or is_anomaly is None:
             raise CorpusError(f"{path}: is not named like normal_id_00_00000000.wav or anomaly_id_00_00000000.wav")
-        if split == "train" and name.is_anomaly:
+        if split == "train" and is_anomaly:
             raise CorpusError(f"{path}: an anomalous clip among the training clips, which must all be normal")
         recording = f"{name.machine_id}/{name.number[: max(0, len(name.number) - recording_digits)]}"
         start = starts.get(f"{folder.name}/{path.name}")
-        clips.append(Clip(path, name.machine_id, name.is_anomaly, recording, start))
+        clips.append(Clip(path, name.machine_id, is_anomaly, recording, start))
     return clips
 
 
