@@ -1,4 +1,4 @@
-"""The command line: edge-asd-train statistics | cae | anogan | evaluate | simulate | fetch."""
+"""The command line: edge-asd-train statistics | cae | anogan | evaluate | simulate | disturb | fetch | reproduce."""
 
 from __future__ import annotations
 
@@ -13,20 +13,16 @@ from typing import Any, TypeVar
 from edge_asd import __version__
 from edge_asd.errors import EXIT_DONE, EXIT_SOME_FAILED, EXIT_USAGE, EdgeAsdError, UsageError
 
+from .disturb_cli import add_disturb
 from .evaluate_cli import add_evaluate
 from .fetch_cli import add_fetch
-from .settings import field_meanings
+from .reproduce_cli import add_reproduce
+from .settings import HelpFormatter, field_meanings
+from .simulate_cli import add_simulate
 
 _Settings = TypeVar("_Settings")
 _NEEDED = ("torch", "onnx", "onnxscript", "tqdm")
 KINDS = ("statistics", "cae", "anogan")
-
-
-class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows defaults, where there are any."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default is None else super()._get_help_string(action)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,8 +66,10 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     _add_kind(commands, given, "cae", "convolutional autoencoder; statistics of what it cannot reconstruct")
     _add_kind(commands, given, "anogan", "adversarial networks; statistics of what the generator cannot reach")
     add_evaluate(commands)
-    _add_simulate(commands)
+    add_simulate(commands)
+    add_disturb(commands)
     add_fetch(commands)
+    add_reproduce(commands)
     return parser
 
 
@@ -83,7 +81,7 @@ def _add_kind(
         help=text,
         description=f"Makes a detector file: {text}. Reads DIR/NAME/train, normal clips named "
         "normal_id_XX_NNNNNNNN.wav or .flac.",
-        formatter_class=_Formatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder in the DCASE 2020 layout")
     parser.add_argument("--machine", required=True, metavar="NAME", help="folder within it, for example slider")
@@ -126,27 +124,6 @@ def _add_kind(
         for setting in _settings_of(kind):
             _add_setting(group, setting)
     parser.set_defaults(do=_train, kind=kind)
-
-
-def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    simulate = commands.add_parser(
-        "simulate",
-        help="write recordings of a simulated slide rail in the DCASE layout",
-        description="Writes DIR/slider/train and DIR/slider/test: a simulated slide rail in a factory, normal and with "
-        "the faults that MIMII names (rail_damage, loose_belt, no_grease), and a manifest. The same seed gives "
-        "the same recordings.",
-        formatter_class=_Formatter,
-    )
-    simulate.add_argument("--out", type=Path, required=True, metavar="DIR", help="new or empty folder")
-    simulate.add_argument("--id", nargs="+", metavar="ID", help="machine ids; four unless given")
-    simulate.add_argument("--train-clips", type=int, default=60, metavar="N", help="normal training clips of each id")
-    simulate.add_argument("--test-normal", type=int, default=25, metavar="N", help="normal test clips of each id")
-    simulate.add_argument("--test-per-fault", type=int, default=8, metavar="N", help="test clips of each id and fault")
-    simulate.add_argument("--seconds", type=float, default=10.0, help="length of a clip")
-    simulate.add_argument("--severity", type=float, default=0.7, help="of the faults, 0 to 1")
-    simulate.add_argument("--snr", type=float, default=6.0, metavar="DB", help="machine over factory")
-    simulate.add_argument("--seed", type=int, default=0, help="of everything")
-    simulate.set_defaults(do=_simulate)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,34 +242,6 @@ def _settings(preset: _Settings, given: dict[str, Any]) -> _Settings:
         return dataclasses.replace(preset, **given)  # type: ignore[type-var]
     except ValueError as error:
         raise UsageError(str(error)) from None
-
-
-def _simulate(options: argparse.Namespace) -> int:
-    from edge_asd.demo.clips import MACHINE_IDS, write_dataset
-
-    def progress(made: int, total: int) -> None:
-        if sys.stderr.isatty():
-            print(f"\r{made} of {total} clips", end="" if made < total else "\n", file=sys.stderr)
-
-    if min(options.seed, options.train_clips, options.test_normal, options.test_per_fault) < 0:
-        raise UsageError("--seed and numbers of clips must not be negative")
-    try:
-        manifest = write_dataset(
-            options.out,
-            seed=options.seed,
-            ids=options.id or MACHINE_IDS,
-            train_clips=options.train_clips,
-            test_normal=options.test_normal,
-            test_per_fault=options.test_per_fault,
-            seconds=options.seconds,
-            severity=options.severity,
-            snr_db=options.snr,
-            progress=progress,
-        )
-    except (FileExistsError, ValueError) as error:
-        raise UsageError(str(error)) from None
-    print(f"{manifest}: what was made")
-    return EXIT_DONE
 
 
 if __name__ == "__main__":

@@ -81,7 +81,6 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _sets(options: argparse.Namespace) -> list[RecordingSet]:
-    from .ground_truth import read_ground_truth
     from .reproduce import RecordingSet
 
     digits = options.recording_digits
@@ -89,13 +88,29 @@ def _sets(options: argparse.Namespace) -> list[RecordingSet]:
         RecordingSet.read("development", options.development, options.machine, ids=options.id, recording_digits=digits)
     ]
     if options.evaluation:
-        labels = read_ground_truth(options.ground_truth, options.machine) if options.ground_truth else None
+        labels = _labels(options)
         found.append(
             RecordingSet.read("evaluation", options.evaluation, options.machine, labels=labels, recording_digits=digits)
         )
     elif options.ground_truth:
         raise UsageError("--ground-truth labels the evaluation set: give --evaluation too")
     return found
+
+
+def _labels(options: argparse.Namespace) -> dict[str, bool] | None:
+    """From the ground truth; None where the clips' names carry their labels."""
+    from .dcase2020 import GROUND_TRUTH
+    from .ground_truth import read_ground_truth
+    from .reproduce import ReproduceError
+
+    test = options.evaluation / options.machine / "test"
+    if not options.ground_truth and any(test.glob("normal_*")):
+        return None
+    # Where `fetch` leaves it.
+    path = options.ground_truth or options.evaluation / GROUND_TRUTH
+    if not options.ground_truth and not path.exists():
+        raise ReproduceError(f"{test}: test clips have no label in their names, and there is no {path}: --ground-truth")
+    return read_ground_truth(path, options.machine)
 
 
 def _reproduce(options: argparse.Namespace, rows: Sequence[Row]) -> dict[str, Any]:

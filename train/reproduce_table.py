@@ -22,9 +22,8 @@ def reproduction_table(document: dict[str, Any]) -> str:
 
 def _set(name: str, found: dict[str, Any]) -> Iterator[str]:
     data = found["data"]
-    yield (
-        f"{name}: {data['machine']}, {', '.join(data['ids'])}; {data['train']} training clips, {data['test']} test clips"
-    )
+    ids = ", ".join(data["ids"])
+    yield f"{name}: {data['machine']}, {ids}; {data['train']} training clips, {data['test']} test clips"
     # What was published is about the development set.
     is_compared = name == "development"
     rows = found["rows"]
