@@ -9,6 +9,8 @@ from pathlib import Path
 
 from edge_asd.errors import EXIT_DONE, UsageError
 
+from .cache_folder import add_cache_option
+
 
 def add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
@@ -51,6 +53,7 @@ def add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the JSON to this file too")
+    add_cache_option(parser)
     parser.set_defaults(do=run)
 
 
