@@ -11,6 +11,7 @@ that was trained against the discriminator alone draws a plausible texture but n
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,25 +23,31 @@ from tqdm import tqdm
 from .anogan_networks import IMAGE_FRAMES, IMAGE_MELS, MELS_AVERAGED, AnoGan, AnoGanSettings, average_mels, crops
 from .crops import random_crops
 from .reproducible import device, reproducible
+from .scratch import all_rows, chunks
+from .work_folder import NetworkWork, Resumable
 
 _RECOUNT_BATCHES = 30
 _DRAWS = 64
 
 
 def train_anogan(
-    log_mels: NDArray[np.float32],
+    images: NDArray[np.float32],
     settings: AnoGanSettings,
     *,
+    rows: NDArray[np.intp] | None = None,
     progress: bool = True,
     title: str = "anogan",
+    work: NetworkWork | None = None,
 ) -> AnoGan:
     """Train the networks on normal sound.
 
     Args:
-        log_mels: standardised per mel and id, ``[clip, mel, frame]``.
+        images: standardised log-Mels, ``[clip, mel, frame]``.
         settings: how.
+        rows: indices of the clips that are trained on; all unless given.
         progress: show a bar with the time left.
         title: of the bar.
+        work: how far the training has come, where that is kept.
 
     Returns:
         The networks in evaluation mode on the CPU; the same for the same seed, data and machine.
@@ -48,26 +55,53 @@ def train_anogan(
     Raises:
         ValueError: the clips have the wrong shape, are shorter than a crop, or hold NaN or infinity.
     """
-    images = _long_images(log_mels)
-    shuffled = np.random.default_rng(settings.seed).permutation(len(images))
-    images = images[torch.from_numpy(np.sort(shuffled[round(settings.validation * len(images)) :]))]
-    bar = tqdm(range(settings.batches(len(images))), desc=title, unit="batch", disable=not progress)
-    with reproducible():
-        torch.manual_seed(settings.seed)
+    rows = all_rows(len(images)) if rows is None else rows
+    _check(images, rows)
+    shuffled = np.random.default_rng(settings.seed).permutation(len(rows))
+    rows = rows[np.sort(shuffled[round(settings.validation * len(rows)) :])]
+    work = work or NetworkWork()
+    state = work.finished()
+    if state is None:
+        with (
+            reproducible(),
+            tqdm(total=settings.batches(len(rows)), desc=title, unit="batch", disable=not progress) as bar,
+        ):
+            torch.manual_seed(settings.seed)
+            state = _fit(AnoGan(settings), _Batches(images, rows, settings), device(), bar, work)
+        work.finish(state)
+    # Always made anew from the state: networks that were kept must not differ from ones that were not, to the bit.
+    with torch.random.fork_rng():
         model = AnoGan(settings)
-        return _fit(model, images, settings, device(), bar)
+    model.load_state_dict(state)
+    return model.eval()
 
 
-def _long_images(log_mels: NDArray[np.float32]) -> Tensor:
+def _check(images: NDArray[np.float32], rows: NDArray[np.intp]) -> None:
     mels = IMAGE_MELS * MELS_AVERAGED
-    if log_mels.ndim != 3 or not len(log_mels) or log_mels.shape[1] != mels or log_mels.shape[2] < IMAGE_FRAMES:
-        raise ValueError(f"expected clips of {mels} mels and {IMAGE_FRAMES} frames or more, got {log_mels.shape}")
-    if not np.isfinite(log_mels).all():
+    if images.ndim != 3 or not len(images) or images.shape[1] != mels or images.shape[2] < IMAGE_FRAMES:
+        raise ValueError(f"expected clips of {mels} mels and {IMAGE_FRAMES} frames or more, got {images.shape}")
+    if not all(np.isfinite(images[rows[some]]).all() for some in chunks(len(rows))):
         raise ValueError("the log-Mels hold NaN or infinity")
-    return average_mels(torch.from_numpy(np.ascontiguousarray(log_mels, np.float32)))
 
 
-def _fit(model: AnoGan, images: Tensor, settings: AnoGanSettings, where: torch.device, bar: tqdm[int]) -> AnoGan:
+class _Batches:
+    """Random crops, and random z beside them: the same for the same seed, whatever device they go to."""
+
+    def __init__(self, images: NDArray[np.float32], rows: NDArray[np.intp], settings: AnoGanSettings) -> None:
+        self.random = torch.Generator().manual_seed(settings.seed)
+        self._images, self._rows, self._settings = torch.from_numpy(images), rows, settings
+
+    def draw(self) -> tuple[Tensor, Tensor]:
+        """Crops ``[crop, 1, mel / 2, frame]`` and z ``[draw, latent]`` of a batch."""
+        settings = self._settings
+        found = random_crops(self._images, self._rows, settings.batch_crops, IMAGE_FRAMES, self.random)
+        z = torch.randn(settings.batch_draws, settings.latent, generator=self.random)
+        return average_mels(found[:, 0])[:, None], z
+
+
+def _fit(model: AnoGan, batches: _Batches, where: torch.device, bar: tqdm[Any], work: NetworkWork) -> dict[str, Tensor]:
+    """The state of the trained networks."""
+    settings = model.settings
     model.to(where).train()
     averaged = copy.deepcopy(model)
     networks = model.generator, model.discriminator, model.encoder
@@ -76,11 +110,15 @@ def _fit(model: AnoGan, images: Tensor, settings: AnoGanSettings, where: torch.d
         torch.optim.Adam(network.parameters(), rate, (settings.beta1, settings.beta2))
         for network, rate in zip(networks, rates, strict=True)
     ]
-    random = torch.Generator().manual_seed(settings.seed)
+    resumable = Resumable(
+        {"model": model, "averaged": averaged, **{f"optimiser {n}": o for n, o in enumerate(optimisers)}},
+        batches.random,
+    )
+    begin, end = work.begin(resumable), int(bar.total or 0)
+    bar.update(begin)
 
-    for batch in bar:
-        real = random_crops(images, settings.batch_crops, IMAGE_FRAMES, random).to(where)
-        z = torch.randn(settings.batch_draws, settings.latent, generator=random).to(where)
+    for batch in range(begin, end):
+        real, z = (drawn.to(where) for drawn in batches.draw())
         made = _generate(model, z, real)
         drawn, reconstruction = made[: len(z)], made[len(z) :]
 
@@ -112,16 +150,16 @@ def _fit(model: AnoGan, images: Tensor, settings: AnoGanSettings, where: torch.d
             kept.data.lerp_(trained.data, 1.0 - decay)
         if not bar.disable and batch % 50 == 0:
             bar.set_postfix({name: f"{value.item():.3f}" for name, value in told.items()}, refresh=False)
+        bar.update()
+        work.after_batch(resumable, batch + 1)
 
     averaged.discriminator = model.discriminator
-    _recount_batch_norms(averaged, images, settings, random, where)
-    return averaged.cpu().eval().requires_grad_(True)
+    _recount_batch_norms(averaged, batches, where)
+    return {name: value.cpu().contiguous() for name, value in averaged.state_dict().items()}
 
 
 @torch.no_grad()
-def _recount_batch_norms(
-    model: AnoGan, images: Tensor, settings: AnoGanSettings, random: torch.Generator, where: torch.device
-) -> None:
+def _recount_batch_norms(model: AnoGan, batches: _Batches, where: torch.device) -> None:
     """Averaged weights have other statistics than the weights they average (Izmailov et al. 2018)."""
     model.train()
     for module in model.modules():
@@ -129,8 +167,7 @@ def _recount_batch_norms(
             module.reset_running_stats()
             module.momentum = None  # the plain mean over all batches
     for _ in range(_RECOUNT_BATCHES):
-        real = random_crops(images, settings.batch_crops, IMAGE_FRAMES, random).to(where)
-        z = torch.randn(settings.batch_draws, settings.latent, generator=random).to(where)
+        real, z = (drawn.to(where) for drawn in batches.draw())
         _generate(model, z, real)
 
 
@@ -142,14 +179,20 @@ def _generate(model: AnoGan, z: Tensor, real: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def variety(model: AnoGan, log_mels: NDArray[np.float32]) -> float:
+def variety(model: AnoGan, images: NDArray[np.float32], rows: NDArray[np.intp] | None = None) -> float:
     """Spread of generated images over z, over the spread of real crops; 0 is one image for every z.
 
     Args:
         model: trained.
-        log_mels: normal sound that was not trained on, standardised ``[clip, mel, frame]``.
+        images: standardised log-Mels ``[clip, mel, frame]``.
+        rows: indices of clips that were not trained on; all unless given.
     """
-    query = crops(torch.from_numpy(np.ascontiguousarray(log_mels, np.float32)))
+    rows = all_rows(len(images)) if rows is None else rows
+    count, sums, squares = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    for some in chunks(len(rows)):
+        real = crops(torch.from_numpy(images[rows[some]])).double()
+        count, sums, squares = count + len(real), sums + real.sum(0), squares + (real**2).sum(0)
+    spread = ((squares - sums**2 / count) / (count - 1)).clamp(min=0).sqrt()
     z = torch.randn(_DRAWS, model.settings.latent, generator=torch.Generator().manual_seed(model.settings.seed))
     drawn = copy.deepcopy(model.generator).eval()(z)
-    return float(drawn.std(0).mean() / query.std(0).mean())
+    return float(drawn.std(0).mean() / spread.mean())

@@ -1,8 +1,7 @@
 """From a trained AnoGAN to a detector: what the search cannot reconstruct of a window is scored.
 
-Three graphs become one: the log-Mel is standardised and cut into crops; the latent search reconstructs them; the
-statistics of the residual are scored as those of a ``statistics`` detector are. The mean of A(x) over a window's crops
-is given beside it as ``report_score``.
+The statistics of the residual are scored as those of a ``statistics`` detector are, or A(x) alone, as the report does.
+The mean of A(x) over a window's crops is given beside it as ``report_score``.
 """
 
 from __future__ import annotations
@@ -12,104 +11,32 @@ import time
 from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
-from torch import Tensor, nn
 from tqdm import tqdm
 
 from edge_asd.detector import Detector
 from edge_asd.logmel import Float32Array
 
 from .anogan import train_anogan, variety
-from .anogan_networks import AnoGan, AnoGanSettings, average_mels, crops
+from .anogan_graph import ABLATIONS, After, AnoGanDetector, Before, compose
+from .anogan_networks import IMAGE_MELS, AnoGan, AnoGanSettings, average_mels, crops
 from .clip_scorer import ClipScorer, Images, fit_clip_scorer
 from .collapse import CollapseError, figures_of, level_correlation
 from .crops import join
-from .export import export_quietly
 from .latent_search import search
 from .reproducible import machine
-from .search_graph import Z_START
+from .scratch import all_rows, chunks, scratch
+from .search_log import SearchLog
 from .standardise import Standardise, standardise_each
-from .training import MEAN_IMAGE, UNTRAINED_START, TrainingSet, finish, report
+from .training import TrainingSet, finish, report
+from .work_folder import NetworkWork, WorkFolder
 
 SELF_CHECK_STEPS = 3
 """Few, since long searches are mildly chaotic and processors differ."""
-ABLATIONS = (MEAN_IMAGE, UNTRAINED_START)
 _BATCH = 16
 _CHECKED = 32
 """Windows that the final networks are checked on."""
-
-
-class Before(nn.Module):
-    """Log-Mel to the crops that are searched for."""
-
-    def __init__(self, standardise: Standardise) -> None:
-        super().__init__()
-        self.standardise = standardise
-
-    def forward(self, log_mel: Tensor, machine_id: Tensor) -> Tensor:
-        """``[window, mel, frame]`` and ``[window]`` to ``[window * crop, 1, mel / 2, crop frame]``."""
-        return crops(self.standardise(log_mel, machine_id))
-
-
-class After(nn.Module):
-    """Reconstructed crops to the detector's outputs."""
-
-    def __init__(self, standardise: Standardise, scorer: ClipScorer | None, crops_per_window: int) -> None:
-        """
-        Args:
-            standardise: log-Mel to image.
-            scorer: of residuals; its second variant of images as they are, for the ablation. Without one the score is
-                A(x), and the map the size of the residual.
-            crops_per_window: in a row of crops.
-        """
-        super().__init__()
-        self.standardise, self.scorer, self.crops_per_window = standardise, scorer, crops_per_window
-
-    def forward(
-        self, log_mel: Tensor, machine_id: Tensor, ablation: Tensor, reconstruction: Tensor, loss: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Score ``[window]``, anomaly map ``[window, mel, frame]``, mean A(x) ``[window]``, reconstruction in dB
-        ``[window, mel, frame]``.
-
-        With the ablation `MEAN_IMAGE` the reconstruction is the training mean.
-        """
-        image = average_mels(self.standardise(log_mel, machine_id))
-        is_mean = ablation == ABLATIONS.index(MEAN_IMAGE) + 1
-        joined = join(reconstruction, log_mel.shape[2])
-        mean = average_mels(self.standardise.mean_image(machine_id)).expand_as(joined)
-        joined = torch.where(is_mean, mean, joined)
-        residual = image - joined
-        mean_loss = loss.reshape(-1, self.crops_per_window).mean(dim=1)
-        if self.scorer is None:
-            score, coarse = mean_loss.clone(), residual.abs()
-        else:
-            score, coarse = self.scorer(residual, machine_id, is_mean.to(torch.int64))
-        mels = log_mel.shape[1] // coarse.shape[1]
-        reconstructed = self.standardise.undo(joined.repeat_interleave(mels, dim=1), log_mel, machine_id)
-        return score, coarse.repeat_interleave(mels, dim=1), mean_loss, reconstructed
-
-
-class AnoGanDetector(nn.Module):
-    """The whole in torch: what the exported file must compute."""
-
-    def __init__(self, before: Before, networks: AnoGan, after: After, search_steps: int) -> None:
-        super().__init__()
-        self.before, self.after, self.search_steps = before, after, search_steps
-        self.encoded, self.untrained = networks.latent_search(), networks.latent_search(warm_start=False)
-
-    def forward(
-        self, log_mel: Tensor, machine_id: Tensor, ablation: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """As `After`; no ablation unless given."""
-        ablation = torch.tensor(0) if ablation is None else ablation
-        is_untrained = int(ablation) == ABLATIONS.index(UNTRAINED_START) + 1
-        searched = self.untrained if is_untrained else self.encoded
-        reconstruction, loss = search(searched, self.before(log_mel, machine_id), self.search_steps)
-        outputs: tuple[Tensor, Tensor, Tensor, Tensor] = self.after(log_mel, machine_id, ablation, reconstruction, loss)
-        return outputs
 
 
 def train(
@@ -123,23 +50,51 @@ def train(
 ) -> Detector:
     """Train on every fold but one for held-out residuals, then on all; calibrate and write. Prints progress.
 
+    A training that was killed goes on where it was, see `edge_asd_train.work_folder`.
+
     Raises:
         CollapseError: networks that do not follow their input, or a score that is the level.
+        WorkError: another process trains the same detector.
     """
     started = time.monotonic()
     settings = settings or AnoGanSettings()
+    with WorkFolder(out, "anogan", training, settings) as work:
+        detector = _train(training, out, settings, work, licence=licence, preset=preset, allow_collapse=allow_collapse)
+        work.remove()
+    report(detector, training, started)
+    return detector
+
+
+def _train(
+    training: TrainingSet,
+    out: Path,
+    settings: AnoGanSettings,
+    work: WorkFolder,
+    *,
+    licence: str | None,
+    preset: str,
+    allow_collapse: bool,
+) -> Detector:
     index, ids, folds = training.machine_index, len(training.ids), training.split.count
     standardise = Standardise.fit(training.log_mel, index, ids, settings.normalisation)
     images = standardise.apply(training.log_mel, index)
     centred = averaged(standardise.centred(images, index))
-    residuals, losses, varieties = np.zeros_like(centred), np.zeros(len(images)), []
+    residuals, losses, varieties = scratch(centred.shape), np.full(len(images), np.nan), []
+    is_scored = np.ones(len(images), bool)
+    if not settings.statistics:
+        is_scored = some_of_each(index, training.split.fold, settings.held_out_windows)
     for number, (fit, out_of_fold) in enumerate(training.split.parts()):
-        networks = _networks(images[fit], settings, training.seed + number, f"AnoGAN {number + 1} of {folds + 1}")
-        residuals[out_of_fold], losses[out_of_fold] = residuals_of(networks, images[out_of_fold])
-        varieties.append(variety(networks, images[out_of_fold]))
+        kept = work.network(number)
+        title = f"AnoGAN {number + 1} of {folds + 1}"
+        networks = _networks(images, np.flatnonzero(fit), settings, training.seed + number, title, kept)
+        varieties.append(variety(networks, images, np.flatnonzero(out_of_fold)))
+        rows = np.flatnonzero(out_of_fold & is_scored)
+        residuals_of(networks, images, rows=rows, residuals=residuals, losses=losses, log=kept.search_log)
         # Networks that collapsed are known by the first fold: no need to train the others.
-        figures_of(residuals[out_of_fold], centred[out_of_fold], variety=varieties[-1]).check(allow_collapse)
-    networks = _networks(images, settings, training.seed + folds, f"AnoGAN {folds + 1} of {folds + 1}")
+        figures_of(residuals, centred, rows=rows, variety=varieties[-1]).check(allow_collapse)
+    everything, heard = all_rows(len(images)), np.flatnonzero(is_scored)
+    title = f"AnoGAN {folds + 1} of {folds + 1}"
+    networks = _networks(images, everything, settings, training.seed + folds, title, work.network(folds))
     # Of clips that it was trained on: not the figures to state, but a network that collapsed has bad ones here too.
     some = np.linspace(0, len(images) - 1, min(len(images), _CHECKED)).round().astype(np.intp)
     left, _ = residuals_of(networks, images[some])
@@ -165,13 +120,14 @@ def train(
     figures = figures_of(
         residuals,
         centred,
+        rows=heard,
         variety=float(np.min(varieties)),
-        level=level_correlation(held_out, training.windows.level_dbfs, index),
+        level=level_correlation(held_out[heard], training.windows.level_dbfs[heard], index[heard]),
     )
     figures.check(allow_collapse)
     crops_per_window = crops(torch.from_numpy(images[:1])).shape[0]
     before, after = Before(standardise).eval(), After(standardise, scorer, crops_per_window).eval()
-    detector = finish(
+    return finish(
         "anogan",
         AnoGanDetector(before, networks, after, SELF_CHECK_STEPS),
         training,
@@ -189,117 +145,87 @@ def train(
         ablations=ABLATIONS if settings.statistics and settings.encoder else (),
         model=compose(before, networks, after, images.shape[1:]),
         search_steps=SELF_CHECK_STEPS,
+        heard=heard,
     )
-    report(detector, training, started)
-    return detector
 
 
-def residuals_of(networks: AnoGan, images: Float32Array) -> tuple[Float32Array, NDArray[np.float64]]:
-    """What the search leaves of standardised windows ``[window, mel, frame]``.
+def residuals_of(
+    networks: AnoGan,
+    images: Float32Array,
+    *,
+    rows: NDArray[np.intp] | None = None,
+    residuals: Float32Array | None = None,
+    losses: NDArray[np.float64] | None = None,
+    log: Path | None = None,
+) -> tuple[Float32Array, NDArray[np.float64]]:
+    """What the search leaves of standardised windows.
+
+    Args:
+        networks: trained.
+        images: ``[window, mel, frame]``.
+        rows: indices of the windows that are searched; all unless given.
+        residuals: where windows less their reconstructions are put, at the same indices, ``[window, mel / 2, frame]``;
+            a new working file unless given.
+        losses: the same for mean A(x), ``[window]``.
+        log: file that keeps what was found, and from which it is taken where it is there already.
 
     Returns:
-        Windows less their reconstructions ``[window, mel / 2, frame]``, and mean A(x) ``[window]``.
+        Residuals and losses.
 
     Raises:
         CollapseError: the loss is not finite: the networks diverged.
     """
+    rows = all_rows(len(images)) if rows is None else rows
+    residuals = scratch((len(images), IMAGE_MELS, images.shape[2])) if residuals is None else residuals
+    losses = np.full(len(images), np.nan) if losses is None else losses
     searched = networks.latent_search()
-    residuals, losses = [], []
-    batches = tqdm(range(0, len(images), _BATCH), desc="search", unit="batch", leave=False)
-    for begin in batches:
-        image = torch.from_numpy(images[begin : begin + _BATCH])
-        reconstruction, loss = search(searched, crops(image), networks.settings.search_steps)
-        residuals.append((average_mels(image) - join(reconstruction, image.shape[2])).numpy())
-        losses.append(loss.reshape(len(image), -1).mean(dim=1).double().numpy())
-    if not np.isfinite(all_losses := np.concatenate(losses)).all():
-        raise CollapseError("the networks diverged: A(x) is not finite; take smaller learning rates")
-    return np.concatenate(residuals), all_losses
+    with (
+        SearchLog(log, residuals.shape[1:]) as kept,
+        tqdm(total=len(rows), desc="search", unit="window", leave=False) as bar,
+    ):
+        done = 0
+        for residual, mean_loss in kept.found(len(rows), _BATCH):
+            residuals[rows[done]], losses[rows[done]] = residual, mean_loss
+            done += 1
+        bar.update(done)
+        for some in (s for s in chunks(len(rows), _BATCH) if s.stop > done):
+            image = torch.from_numpy(images[rows[some]])
+            reconstruction, loss = search(searched, crops(image), networks.settings.search_steps)
+            left = (average_mels(image) - join(reconstruction, image.shape[2])).numpy()
+            mean_losses = loss.reshape(len(image), -1).mean(dim=1).numpy()
+            if not np.isfinite(mean_losses).all():
+                raise CollapseError("the networks diverged: A(x) is not finite; take smaller learning rates")
+            residuals[rows[some]], losses[rows[some]] = left, mean_losses
+            kept.add(left, mean_losses)
+            bar.update(len(image))
+    return residuals, losses
 
 
 def averaged(images: Float32Array) -> Float32Array:
     """Standardised windows as the networks see them: neighbouring mels averaged, ``[window, mel / 2, frame]``."""
-    done: Float32Array = average_mels(torch.from_numpy(images)).numpy()
+    done: Float32Array = scratch((len(images), IMAGE_MELS, images.shape[2]))
+    for some in chunks(len(images)):
+        done[some] = average_mels(torch.from_numpy(images[some])).numpy()
     return done
 
 
-def compose(before: Before, networks: AnoGan, after: After, shape: tuple[int, ...]) -> onnx.ModelProto:
-    """One graph with inputs ``log_mel``, ``machine_id``, ``ablation``, and ``search_steps`` (with a default).
+def some_of_each(machine_index: NDArray[np.intp], fold: NDArray[np.intp], count: int) -> NDArray[np.bool_]:
+    """Mask ``[window]`` of ``count`` windows of each machine id, spread evenly over its folds and within them.
 
     Args:
-        before: log-Mel to crops.
-        networks: with their search.
-        after: reconstructions to outputs.
-        shape: (mel, frame) of a window.
+        machine_index: of every window, ``[window]``.
+        fold: of every window, ``[window]``.
+        count: 1 or more; all of an id that has no more windows.
     """
-    windows = 3
-    log_mel, machine_id = torch.randn(windows, *shape), torch.zeros(windows, dtype=torch.int64)
-    ablation = torch.tensor(0)
-    query = before(log_mel, machine_id)
-    window = torch.export.Dim("window", min=1, max=4096)
-    crop = window * after.crops_per_window
-    first = export_quietly(
-        before,
-        (log_mel, machine_id),
-        input_names=["log_mel", "machine_id"],
-        output_names=["query"],
-        dynamic_shapes=({0: window}, {0: window}),
-    )
-    last = export_quietly(
-        after,
-        (log_mel, machine_id, ablation, query, torch.zeros(len(query))),
-        input_names=["log_mel", "machine_id", "ablation", "reconstruction", "loss"],
-        output_names=["score", "anomaly_map", "report_score", "reconstructed"],
-        dynamic_shapes=({0: window}, {0: window}, None, {0: crop}, {0: crop}),
-    )
-    middle = networks.search_model()
-    _make_start_untrained(middle.graph)
-    _rename(first.graph, "before/", {"log_mel", "machine_id", "query"})
-    shared = {"log_mel", "machine_id", "ablation", "reconstruction", "loss"}
-    _rename(last.graph, "after/", shared | {o.name for o in last.graph.output})
-    graph = helper.make_graph(
-        [*first.graph.node, *middle.graph.node, *last.graph.node],
-        "anogan",
-        [
-            *first.graph.input,
-            *(i for i in last.graph.input if i.name == "ablation"),
-            *(i for i in middle.graph.input if i.name == "search_steps"),
-        ],
-        list(last.graph.output),
-        [*first.graph.initializer, *middle.graph.initializer, *last.graph.initializer],
-    )
-    return helper.make_model(graph, opset_imports=middle.opset_import, ir_version=middle.ir_version)
+    chosen = np.zeros(len(fold), bool)
+    for i in np.unique(machine_index):
+        own = np.flatnonzero(machine_index == i)
+        own = own[np.argsort(fold[own], kind="stable")]
+        chosen[own[np.unique(np.linspace(0, len(own) - 1, min(count, len(own))).round().astype(np.intp))]] = True
+    return chosen
 
 
-def _networks(images: Float32Array, settings: AnoGanSettings, seed: int, title: str) -> AnoGan:
-    return train_anogan(images, dataclasses.replace(settings, seed=seed), title=title)
-
-
-def _make_start_untrained(graph: onnx.GraphProto) -> None:
-    """Let the ablation multiply the encoder's z by zero."""
-    number = numpy_helper.from_array(np.array(ABLATIONS.index(UNTRAINED_START) + 1, np.int64), "untrained/number")
-    graph.initializer.append(number)
-    place = next(i for i, node in enumerate(graph.node) if Z_START in node.output)
-    graph.node[place].output[:] = ["untrained/encoded" if o == Z_START else o for o in graph.node[place].output]
-    switch = [
-        helper.make_node("Equal", ["ablation", "untrained/number"], ["untrained/is"], name="untrained/equal"),
-        helper.make_node("Not", ["untrained/is"], ["untrained/is_not"], name="untrained/not"),
-        helper.make_node("Cast", ["untrained/is_not"], ["untrained/kept"], name="untrained/cast", to=TensorProto.FLOAT),
-        helper.make_node("Mul", ["untrained/encoded", "untrained/kept"], [Z_START], name="untrained/start"),
-    ]
-    nodes = [*graph.node[: place + 1], *switch, *graph.node[place + 1 :]]
-    del graph.node[:]
-    graph.node.extend(nodes)
-
-
-def _rename(graph: onnx.GraphProto, prefix: str, keep: set[str]) -> None:
-    """Prefix every name of a flat graph but those that join it to others."""
-
-    def renamed(name: str) -> str:
-        return name if not name or name in keep else prefix + name
-
-    for node in graph.node:
-        node.name = prefix + node.name
-        node.input[:] = [renamed(n) for n in node.input]
-        node.output[:] = [renamed(n) for n in node.output]
-    for value in (*graph.input, *graph.output, *graph.initializer):
-        value.name = renamed(value.name)
+def _networks(
+    images: Float32Array, rows: NDArray[np.intp], settings: AnoGanSettings, seed: int, title: str, work: NetworkWork
+) -> AnoGan:
+    return train_anogan(images, dataclasses.replace(settings, seed=seed), rows=rows, title=title, work=work)

@@ -11,6 +11,8 @@ import onnx
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from edge_asd.calibration import MIN_SCORES
+
 from .crops import cut
 from .latent_search import LatentSearch
 from .search_graph import search_model
@@ -71,15 +73,21 @@ class AnoGanSettings:
     """Adam's step in z in the search."""
     statistics: bool = True
     """Score the statistics of the residual; else A(x), as the report does."""
+    held_out_windows: int = 100
+    """Held-out windows of each machine id that are searched for the calibration where A(x) is the score; spread evenly.
+    A search of 1,000 steps takes seconds a window. The statistics need all of them."""
     seed: int = 0
     """Of the weights at the start, and of the crops and z that are drawn."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.lam <= 1.0:
             raise ValueError(f"lambda {self.lam} is not between 0 and 1")
-        for name in ("latent", "generator_channels", "discriminator_channels", "encoder_channels", "iterations"):
+        channels = "generator_channels", "discriminator_channels", "encoder_channels"
+        for name in ("latent", *channels, "iterations"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} is not positive")
+        if self.held_out_windows < MIN_SCORES:
+            raise ValueError(f"held_out_windows {self.held_out_windows}: a calibration needs {MIN_SCORES} at least")
         if self.batch_crops < 2 or self.batch_draws < 2:
             raise ValueError("batch norm needs at least 2 crops and 2 draws in a batch")
         if self.normalisation not in NORMALISATIONS:

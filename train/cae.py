@@ -9,9 +9,11 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -24,8 +26,13 @@ from .clip_scorer import ClipScorer, Images, fit_clip_scorer
 from .collapse import figures_of, level_correlation
 from .crops import cut, join, random_crops
 from .reproducible import device, machine, reproducible
+from .scratch import all_rows, chunks, scratch
 from .standardise import Standardise, standardise_each
 from .training import MEAN_IMAGE, TrainingSet, finish, report
+from .work_folder import NetworkWork, Resumable, WorkFolder
+
+_BATCH = 16
+"""Windows that are reconstructed at a time."""
 
 
 class CaeDetector(nn.Module):
@@ -74,31 +81,52 @@ def train(
 ) -> Detector:
     """Train on every fold but one for held-out residuals, then on all; calibrate and write. Prints progress.
 
+    A training that was killed goes on where it was, see `edge_asd_train.work_folder`.
+
     Raises:
         UsageError: crops that are longer than a window.
         CollapseError: the networks give the mean image whatever they are shown, or the score is the level.
+        WorkError: another process trains the same detector.
     """
     started = time.monotonic()
     settings = settings or CaeSettings()
     frames = training.log_mel.shape[2]
     if settings.crop_frames > frames:
         raise UsageError(f"crop_frames {settings.crop_frames} is more than the {frames} frames of a window")
+    with WorkFolder(out, "cae", training, settings) as work:
+        detector = _train(training, out, settings, work, licence=licence, preset=preset, allow_collapse=allow_collapse)
+        work.remove()
+    report(detector, training, started)
+    return detector
+
+
+def _train(
+    training: TrainingSet,
+    out: Path,
+    settings: CaeSettings,
+    work: WorkFolder,
+    *,
+    licence: str | None,
+    preset: str,
+    allow_collapse: bool,
+) -> Detector:
     index, ids = training.machine_index, len(training.ids)
     standardise = Standardise.fit(training.log_mel, index, ids, settings.normalisation)
     images = standardise.apply(training.log_mel, index)
     centred = standardise.centred(images, index)
     total = sum(settings.batches(int(fit.sum())) for fit, _ in training.split.parts()) + settings.batches(len(images))
-    residuals = np.zeros_like(images)
+    everything, residuals, folds = all_rows(len(images)), scratch(images.shape), training.split.count
     with tqdm(total=total, desc=f"CAE of {training.machine}", unit="batch") as bar:
         for number, (fit, out_of_fold) in enumerate(training.split.parts()):
-            network = fit_network(images[fit], settings, training.seed + number, bar)
-            residuals[out_of_fold] = residuals_of(network, images[out_of_fold], settings.crop_frames)
+            fitted_rows, held_out_rows = np.flatnonzero(fit), np.flatnonzero(out_of_fold)
+            network = fit_network(images, fitted_rows, settings, training.seed + number, bar, work.network(number))
+            residuals_of(network, images, settings.crop_frames, rows=held_out_rows, out=residuals)
             # A network that collapsed is known by the first fold: no need to train the others.
-            figures_of(residuals[out_of_fold], centred[out_of_fold]).check(allow_collapse)
-        network = fit_network(images, settings, training.seed + training.split.count, bar)
+            figures_of(residuals, centred, rows=held_out_rows).check(allow_collapse)
+        network = fit_network(images, everything, settings, training.seed + folds, bar, work.network(folds))
     # Of clips that it was trained on: not the figure to state, but a network that collapsed has a bad one here too.
     figures_of(residuals_of(network, images, settings.crop_frames), centred).check(allow_collapse)
-    scorer, held_out = None, (residuals**2).mean(axis=(1, 2)).astype(np.float64)
+    scorer, held_out = None, mean_squares(residuals)
     if settings.statistics:
         others = standardise_each([b.images for b in training.background], settings.normalisation)
         # In the networks' own folds: a network is another than those whose residuals the distances were fitted to, and
@@ -113,7 +141,7 @@ def train(
         scorer, held_out = ClipScorer.of_variants([fitted.scorer, without.scorer]), fitted.held_out
     figures = figures_of(residuals, centred, level=level_correlation(held_out, training.windows.level_dbfs, index))
     figures.check(allow_collapse)
-    detector = finish(
+    return finish(
         "cae",
         CaeDetector(standardise, network, scorer, settings.crop_frames).eval(),
         training,
@@ -124,22 +152,53 @@ def train(
             **asdict(settings),
             **machine(),
             "seed": training.seed,
-            "folds": training.split.count,
+            "folds": folds,
             "collapse": figures.as_settings(allow_collapse),
         },
         licence=licence,
         ablations=(MEAN_IMAGE,),
         reconstructs=True,
     )
-    report(detector, training, started)
-    return detector
 
 
-def fit_network(images: Float32Array, settings: CaeSettings, seed: int, bar: tqdm) -> Autoencoder:  # type: ignore[type-arg]
+def fit_network(
+    images: Float32Array,
+    rows: NDArray[np.intp],
+    settings: CaeSettings,
+    seed: int,
+    bar: tqdm[Any],
+    work: NetworkWork | None = None,
+) -> Autoencoder:
     """Train one network on random crops of images ``[window, mel, frame]``; the same seed gives the same network.
 
     On a GPU where there is one. Batches are drawn on the CPU, so the draw does not depend on that.
+
+    Args:
+        images: of which some are trained on.
+        rows: their indices.
+        settings: how.
+        seed: of the weights and the draw.
+        bar: is moved on by one for each batch.
+        work: how far the training has come, where that is kept.
     """
+    work = work or NetworkWork()
+    state = work.finished()
+    if state is None:
+        state = _fit(images, rows, settings, seed, bar, work)
+        work.finish(state)
+    else:
+        bar.update(settings.batches(len(rows)))
+    # Always made anew from the state: a network that was kept must not differ from one that was not, to the bit.
+    with torch.random.fork_rng():
+        network = Autoencoder(settings)
+    network.load_state_dict(state)
+    return network.eval()
+
+
+def _fit(
+    images: Float32Array, rows: NDArray[np.intp], settings: CaeSettings, seed: int, bar: tqdm[Any], work: NetworkWork
+) -> dict[str, Tensor]:
+    """The state of the trained network."""
     where = device()
     random = torch.Generator().manual_seed(seed)
     windows = torch.from_numpy(images)
@@ -147,10 +206,14 @@ def fit_network(images: Float32Array, settings: CaeSettings, seed: int, bar: tqd
         torch.manual_seed(seed)
         network = Autoencoder(settings).to(where, memory_format=torch.channels_last)
         optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
-        batches = settings.batches(len(images))
+        batches = settings.batches(len(rows))
         schedule = _one_cycle(optimiser, settings.learning_rate, batches) if settings.one_cycle else None
-        for number in range(batches):
-            crops = random_crops(windows, settings.batch, settings.crop_frames, random).to(where)
+        parts = {"network": network, "optimiser": optimiser} | ({"schedule": schedule} if schedule else {})
+        resumable = Resumable(parts, random)
+        begin = work.begin(resumable)
+        bar.update(begin)
+        for number in range(begin, batches):
+            crops = random_crops(windows, rows, settings.batch, settings.crop_frames, random).to(where)
             loss = nn.functional.mse_loss(network(crops), crops)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
@@ -160,7 +223,8 @@ def fit_network(images: Float32Array, settings: CaeSettings, seed: int, bar: tqd
             if number % 50 == 0:
                 bar.set_postfix(error=f"{float(loss.detach()):.3f}", refresh=False)
             bar.update()
-    return network.to("cpu", memory_format=torch.contiguous_format).eval()
+            work.after_batch(resumable, number + 1)
+    return {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
 
 
 def _one_cycle(optimiser: torch.optim.Optimizer, peak: float, batches: int) -> torch.optim.lr_scheduler.OneCycleLR:
@@ -173,10 +237,32 @@ def reconstruct(network: Autoencoder, images: Tensor, crop_frames: int) -> Tenso
 
 
 @torch.no_grad()
-def residuals_of(network: Autoencoder, images: Float32Array, crop_frames: int) -> Float32Array:
-    """Image less its reconstruction, ``[window, mel, frame]``."""
-    parts = []
-    for start in range(0, len(images), 16):
-        image = torch.from_numpy(images[start : start + 16])
-        parts.append((image - reconstruct(network, image, crop_frames)).numpy())
-    return np.concatenate(parts)
+def residuals_of(
+    network: Autoencoder,
+    images: Float32Array,
+    crop_frames: int,
+    *,
+    rows: NDArray[np.intp] | None = None,
+    out: Float32Array | None = None,
+) -> Float32Array:
+    """Image less its reconstruction, ``[window, mel, frame]``.
+
+    Args:
+        network: trained.
+        images: ``[window, mel, frame]``.
+        crop_frames: of a crop.
+        rows: indices of the images that are wanted; all unless given.
+        out: where their residuals are put, at the same indices; a new working file unless given.
+    """
+    rows = all_rows(len(images)) if rows is None else rows
+    out = scratch(images.shape) if out is None else out
+    for some in chunks(len(rows), _BATCH):
+        image = torch.from_numpy(images[rows[some]])
+        out[rows[some]] = (image - reconstruct(network, image, crop_frames)).numpy()
+    return out
+
+
+def mean_squares(residuals: Float32Array) -> NDArray[np.float64]:
+    """Mean over the cells of each window ``[window, mel, frame]``: ``[window]``."""
+    means = [(residuals[some] ** 2).mean(axis=(1, 2)) for some in chunks(len(residuals))]
+    return np.concatenate(means).astype(np.float64)

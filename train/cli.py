@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from edge_asd import __version__
 from edge_asd.errors import EXIT_DONE, EXIT_SOME_FAILED, EXIT_USAGE, EdgeAsdError, UsageError
 
+from .cache_folder import add_cache_option, cache_in
 from .disturb_cli import add_disturb
 from .evaluate_cli import add_evaluate
 from .fetch_cli import add_fetch
@@ -34,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help()
         return EXIT_USAGE
     try:
-        status: int = options.do(options)
+        with cache_in(getattr(options, "cache", None)):
+            status: int = options.do(options)
     except EdgeAsdError as error:
         print(f"edge-asd-train: {error}", file=sys.stderr)
         return error.exit_status
@@ -50,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"edge-asd-train: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
         return EXIT_SOME_FAILED
     except KeyboardInterrupt:
-        print("edge-asd-train: interrupted; nothing was written", file=sys.stderr)
+        left = "the same command goes on where it was" if options.command in KINDS else "nothing was written"
+        print(f"edge-asd-train: interrupted; {left}", file=sys.stderr)
         return 130
     return status
 
@@ -110,6 +113,7 @@ def _add_kind(
         action="store_true",
         help="write the detector, marked, even if it does not follow its input or follows the level",
     )
+    add_cache_option(parser)
     parser.add_argument("--licence", metavar="TEXT", help="of the recordings; kept in the file")
     parser.add_argument("--seed", type=int, default=0, help="same seed, data and machine: same detector")
     if kind in given and kind != "statistics":  # the settings come with torch, which takes seconds to import
@@ -192,10 +196,8 @@ def _train(options: argparse.Namespace) -> int:
 
     if options.out.is_dir():
         raise UsageError(f"--out {options.out}: is a folder; give the name of a file")
-    if options.seed < 0:
-        raise UsageError(f"--seed {options.seed}: must not be negative")
-    if options.seed >= 2**62:
-        raise UsageError(f"--seed {options.seed}: must be below 2^62")
+    if not 0 <= options.seed < 2**62:
+        raise UsageError(f"--seed {options.seed}: must {'not be negative' if options.seed < 0 else 'be below 2^62'}")
     # Before the hours of training, not after them.
     options.out.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(options.out.parent, os.W_OK):

@@ -18,9 +18,12 @@ from torch import Tensor, nn
 
 from .clip_statistics import Block, EventShape, Flux, FluxCorrelation, Mean, Peaks
 from .distance import Distance, fit_distance, scaled_residuals
+from .scratch import chunks, scratch
 from .splits import Split
 
 _EPSILON = 1e-9
+_WINDOWS = 4096
+"""Whose distances are computed at a time."""
 _LEAST_SPREAD = 0.02
 """Of log distances; real ones have 0.1 and more. Less would let one block of statistics rule all scores."""
 
@@ -143,19 +146,20 @@ def fit_clip_scorer(
     """
     index = images.machine_index
     made = blocks(images.values.shape[1])
+    features = features_of_blocks(made, images.values)
+    of_others = [(features_of_blocks(made, b.values), b.machine_index) for b in background]
     distances, centres, spreads, scores = [], [], [], []
-    for block in made:
-        features = block_features(block, images.values)
-        others = [scaled_residuals(block_features(block, b.values), b.machine_index) for b in background]
-        log_distances = np.zeros(len(features))
-        for fit, out in split.parts():
-            fitted = fit_distance(features[fit], index[fit], ids, others)
-            log_distances[out] = _log_distances(fitted, features[out], index[out])
+    for number, own in enumerate(features):
+        others = [scaled_residuals(theirs[number], their_index) for theirs, their_index in of_others]
+        log_distances = np.zeros(len(own))
+        for fit, out in map(_rows_of, split.parts()):
+            fitted = fit_distance(own, index, ids, others, rows=fit)
+            log_distances[out] = _log_distances(fitted, own, index, out)
         centre = np.array([log_distances[index == i].mean() for i in range(ids)])
         deviation = log_distances - centre[index]
         spread = max(float(np.sqrt((deviation**2).mean())), _LEAST_SPREAD)
         scores.append(deviation / spread)
-        distances.append(fit_distance(features, index, ids, others))
+        distances.append(fit_distance(own, index, ids, others))
         centres.append(centre)
         spreads.append(spread)
     scorer = ClipScorer(made, distances, torch.tensor(np.stack(centres))[None], torch.tensor(spreads)[None])
@@ -164,15 +168,37 @@ def fit_clip_scorer(
 
 
 @torch.no_grad()
-def block_features(block: Block, images: NDArray[np.float32], batch: int = 64) -> NDArray[np.float64]:
+def features_of_blocks(blocks: Sequence[Block], images: NDArray[np.float32]) -> list[NDArray[np.float64]]:
+    """Features of many images, for each block ``[window, feature]`` in a working file.
+
+    All blocks see an image while it is in memory: reading it anew for each would take as long again where there are
+    more images than fit.
+    """
+    features = [scratch((len(images), block.size), np.float64) for block in blocks]
+    for some in chunks(len(images)):
+        part = torch.from_numpy(np.array(images[some]))
+        for block, own in zip(blocks, features, strict=True):
+            own[some] = block(part).numpy()
+    return features
+
+
+def block_features(block: Block, images: NDArray[np.float32]) -> NDArray[np.float64]:
     """Features of many images, shape ``[window, feature]``."""
-    parts = [block(torch.from_numpy(images[i : i + batch])) for i in range(0, len(images), batch)]
-    return torch.cat(parts).double().numpy()
+    return features_of_blocks([block], images)[0]
+
+
+def _rows_of(masks: tuple[NDArray[np.bool_], NDArray[np.bool_]]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    return np.flatnonzero(masks[0]), np.flatnonzero(masks[1])
 
 
 @torch.no_grad()
 def _log_distances(
-    distance: Distance, features: NDArray[np.float64], machine_index: NDArray[np.intp]
+    distance: Distance, features: NDArray[np.float64], machine_index: NDArray[np.intp], rows: NDArray[np.intp]
 ) -> NDArray[np.float64]:
-    squared, _ = distance(torch.tensor(features, dtype=torch.float32), torch.from_numpy(machine_index))
-    return (torch.log(squared + _EPSILON) / 2).double().numpy()
+    """Of the windows with these indices."""
+    found = np.empty(len(rows))
+    for some in chunks(len(rows), _WINDOWS):
+        part = torch.tensor(features[rows[some]], dtype=torch.float32)
+        squared, _ = distance(part, torch.from_numpy(machine_index[rows[some]]))
+        found[some] = (torch.log(squared + _EPSILON) / 2).numpy()
+    return found

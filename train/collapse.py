@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from edge_asd.errors import EdgeAsdError
 
 from .rank_correlation import rank_correlation
+from .scratch import all_rows, chunks
 
 MAX_MSE_OVER_VARIANCE = 0.8
 """Squared error of the reconstruction over the variance of the images; the mean image has 1."""
@@ -77,6 +78,7 @@ def figures_of(
     residuals: NDArray[np.float32],
     centred: NDArray[np.float32],
     *,
+    rows: NDArray[np.intp] | None = None,
     variety: float | None = None,
     level: float | None = None,
 ) -> Figures:
@@ -85,14 +87,22 @@ def figures_of(
     Args:
         residuals: images less their reconstructions, ``[window, mel, frame]``.
         centred: images less the mean image, same shape.
+        rows: indices of the windows that count; all unless given.
         variety: of the generator.
         level: correlation of the score with it.
     """
-    left, there = (
-        float(((part - part.mean(axis=(1, 2), keepdims=True)) ** 2).mean(dtype=np.float64))
-        for part in (residuals, centred)
-    )
-    return Figures(left / max(there, 1e-12), variety, level)
+    rows = all_rows(len(residuals)) if rows is None else rows
+    left = there = 0.0
+    for some in chunks(len(rows)):
+        left += _variation(residuals[rows[some]])
+        there += _variation(centred[rows[some]])
+    cells = max(len(rows), 1) * residuals.shape[1] * residuals.shape[2]
+    return Figures(left / max(there, 1e-12 * cells), variety, level)
+
+
+def _variation(part: NDArray[np.float32]) -> float:
+    """Sum of the squares of windows ``[window, mel, frame]``, each less its mean."""
+    return float(((part - part.mean(axis=(1, 2), keepdims=True)) ** 2).sum(dtype=np.float64))
 
 
 def level_correlation(

@@ -11,19 +11,20 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from edge_asd.audio.recording import find_recordings, read_windows
-from edge_asd.audio.windows import WINDOW_SECONDS
+from edge_asd.audio.recording import find_recordings
 from edge_asd.clip_folder import MANIFEST
 from edge_asd.dcase import parse_clip_name
-from edge_asd.errors import EdgeAsdError, RecordingError
-from edge_asd.logmel import Float32Array, LogMelParameters, log_mel
-from edge_asd.normal_sound import clip_digest
+from edge_asd.errors import EdgeAsdError
+from edge_asd.logmel import Float32Array, LogMelParameters
+from edge_asd.normal_sound import CLIP_DIGITS
+
+from .feature_cache import features_of
 
 MIN_CLIPS = 8
 """Normal clips of one machine id that training and calibration need at the very least."""
@@ -108,24 +109,16 @@ def read_clips(
 def load_windows(clips: Sequence[Clip], parameters: LogMelParameters, *, title: str) -> Windows:
     """Log-Mels of all clips; a clip of several windows gives several, one that cannot be read is named and left out.
 
+    They are computed once, kept in the cache, and mapped from there: read-only, and in memory only as far as there is
+    room for them.
+
     Raises:
         CorpusError: no clip can be read.
     """
-    mels, levels, owners, offsets = [], [], [], []
-    window = round(WINDOW_SECONDS * parameters.sample_rate)
-    for index, clip in enumerate(progress := tqdm(clips, desc=title, unit="clip", leave=False)):
-        try:
-            cuts = read_windows(clip.path, sample_rate=parameters.sample_rate, window=window, hop=window)
-            for number, cut in enumerate(cuts):
-                mels.append(log_mel(cut.samples, parameters))
-                levels.append(cut.level_dbfs)
-                offsets.append(number * WINDOW_SECONDS)
-                owners.append(index)
-        except RecordingError as error:
-            progress.write(f"left out: {error}")
-    if not mels:
+    found = features_of([c.path for c in clips], parameters, title=title)
+    if found is None:
         raise CorpusError(f"{clips[0].path.parent}: none of its {len(clips)} recordings can be read")
-    return Windows(np.stack(mels), np.array(levels), np.array(owners, np.intp), np.array(offsets, float))
+    return Windows(found.log_mel, found.level_dbfs, found.clip, found.offset)
 
 
 def fingerprint(clips: Sequence[Clip]) -> str:
@@ -133,7 +126,7 @@ def fingerprint(clips: Sequence[Clip]) -> str:
     digest = hashlib.sha256()
     for clip in sorted(clips, key=lambda c: c.path.name):
         digest.update(clip.path.name.encode() + b"\0")
-        digest.update(hashlib.sha256(clip.path.read_bytes()).digest())
+        digest.update(bytes.fromhex(_sha256(clip.path)))
     return digest.hexdigest()
 
 
@@ -149,9 +142,21 @@ def digest(clip: Clip) -> str:
         CorpusError: it cannot be read.
     """
     try:
-        return clip_digest(clip.path)
-    except RecordingError as error:
-        raise CorpusError(str(error)) from None
+        return _sha256(clip.path)[:CLIP_DIGITS]
+    except OSError as error:
+        raise CorpusError(f"{clip.path}: {error.strerror or error}") from None
+
+
+def _sha256(path: Path) -> str:
+    status = path.stat()
+    return _sha256_of_content(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=2**18)
+def _sha256_of_content(path: Path, size: int, mtime_ns: int) -> str:
+    """Size and time of change are those of the content that is remembered; it is asked for several times."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _starts(folder: Path) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -40,9 +41,20 @@ def join(crops: Tensor, frames: int) -> Tensor:
     return torch.stack(padded).sum(0) * torch.from_numpy(1.0 / count)
 
 
-def random_crops(images: Tensor, count: int, crop_frames: int, random: torch.Generator) -> Tensor:
-    """``[count, 1, mel, crop_frames]`` from random places of random images ``[window, mel, frame]``."""
-    windows = torch.randint(len(images), (count,), generator=random)
+def random_crops(
+    images: Tensor, rows: NDArray[np.intp], count: int, crop_frames: int, random: torch.Generator
+) -> Tensor:
+    """``[count, 1, mel, crop_frames]`` from random places of random ones of some images ``[window, mel, frame]``.
+
+    Args:
+        images: of which some are drawn from; a copy of those could be too large.
+        rows: their indices.
+        count: crops.
+        crop_frames: of a crop.
+        random: where the draw comes from.
+    """
+    drawn = torch.randint(len(rows), (count,), generator=random)
     starts = torch.randint(images.shape[2] - crop_frames + 1, (count,), generator=random)
+    windows = rows[drawn.numpy()]
     picked = [images[w, :, s : s + crop_frames] for w, s in zip(windows.tolist(), starts.tolist(), strict=True)]
     return torch.stack(picked).unsqueeze(1)

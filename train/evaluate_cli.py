@@ -11,6 +11,7 @@ from pathlib import Path
 
 from edge_asd.errors import EXIT_DONE, UsageError
 
+from .cache_folder import add_cache_option
 from .disturb_cli import add_disturbance, disturbance_of
 
 
@@ -69,6 +70,7 @@ def add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="FILE.html",
         help="write a page to look at and listen to: tables, ROC curves, histograms, and the clips that say most",
     )
+    add_cache_option(parser)
     parser.set_defaults(do=run)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,16 +13,19 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from edge_asd.calibration import combined_rarity
-from edge_asd.detector import Detector
+from edge_asd.detector import Detector, Score
 from edge_asd.logmel import Float32Array
 
 from .corpus import Windows
+from .scratch import chunks
 
 Floats = NDArray[np.float64]
 ENERGY, MEAN_DISTANCE, COMBINATION = "energy", "distance to the mean log-Mel", "combination"
 REPORT_SCORE = "report_score"
 ALONE = "each id alone"
 """Label of what was fitted to one machine id at a time."""
+_AT_ONCE = 256
+"""Windows that are handed to the threads before the answers to all of them are taken."""
 
 
 @dataclass(frozen=True)
@@ -146,15 +151,18 @@ def score_windows(
 def _score(
     member: Member, variants: Sequence[Variant], log_mels: Float32Array, ids: Sequence[str], progress: tqdm[Any]
 ) -> MemberScores:
+    def ask(number: int) -> list[Score]:
+        detector, index = member.detector_of(ids[number])
+        return [detector.score(log_mels[number], index, v.search_steps, ablation=v.ablation) for v in variants]
+
     scores: dict[str, list[float]] = {v.label: [] for v in variants}
     reports, rarities = [], []
-    for log_mel, machine_id in zip(log_mels, ids, strict=True):
-        detector, index = member.detector_of(machine_id)
-        for variant in variants:
-            found = detector.score(log_mel, index, variant.search_steps, ablation=variant.ablation)
+    for machine_id, answers in zip(ids, _in_threads(ask, len(log_mels)), strict=True):
+        for variant, found in zip(variants, answers, strict=True):
             scores[variant.label].append(found.score)
             if variant == AS_IT_IS:
                 reports.append(found.report_score)
+                detector, index = member.detector_of(machine_id)
                 calibration = detector.metadata.calibration[detector.metadata.ids[index]]
                 rarities.append(calibration.rarity(found.score))
             progress.update()
@@ -162,6 +170,20 @@ def _score(
     if None not in reports and reports != scores[AS_IT_IS.label]:
         arrays[REPORT_SCORE] = np.array(reports, float)
     return MemberScores(arrays, np.array(rarities))
+
+
+def _in_threads(ask: Callable[[int], list[Score]], count: int) -> Iterator[list[Score]]:
+    """Answers for 0, 1 and so on, in order, by as many threads as there are cores.
+
+    A detector's session has one thread of its own and lets go of Python's lock, so the cores are used by scoring as
+    many windows at once; each by itself, so that no score depends on how many there are.
+    """
+    pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+    try:
+        for some in chunks(count, _AT_ONCE):  # all at once, what is asked and answered would pile up
+            yield from pool.map(ask, range(some.start, some.stop))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def smallest_p(rarities: Floats) -> Floats:
@@ -189,8 +211,13 @@ def distance_to_mean(normal: Windows, owners: Sequence[str], windows: Windows, i
         ids: their machine ids; those without training windows are compared with the mean of all.
     """
     of = np.asarray(owners)
-    means = {i: normal.log_mel[of == i].mean(axis=0) for i in np.unique(of)}
-    overall = normal.log_mel.mean(axis=0)
+    counts = {str(i): int(count) for i, count in zip(*np.unique(of, return_counts=True), strict=True)}
+    sums = {i: np.zeros(normal.log_mel.shape[1:]) for i in counts}
+    for some in chunks(len(normal)):
+        for i in np.unique(of[some]):
+            sums[str(i)] += normal.log_mel[some][of[some] == i].sum(axis=0, dtype=np.float64)
+    overall = (np.sum(list(sums.values()), axis=0) / len(normal)).astype(np.float32)
+    means = {i: (sums[i] / count).astype(np.float32) for i, count in counts.items()}
     return np.array(
         [float(((x - means.get(i, overall)) ** 2).mean()) for x, i in zip(windows.log_mel, ids, strict=True)]
     )

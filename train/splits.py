@@ -6,6 +6,7 @@ whole, and a site's own continuous recordings are cut into stretches of time, wi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -58,8 +59,9 @@ def split_by_recording(recordings: Sequence[str], folds: int, seed: int) -> Spli
     """
     rng = np.random.default_rng(seed)
     fold_of: dict[str, int] = {}
-    for machine_id in sorted({r.partition("/")[0] for r in recordings}):
-        own = sorted({r for r in recordings if r.partition("/")[0] == machine_id})
+    windows = Counter(recordings)
+    for machine_id in sorted({r.partition("/")[0] for r in windows}):
+        own = sorted(r for r in windows if r.partition("/")[0] == machine_id)
         if len(own) < folds:
             raise SplitError(
                 f"{machine_id}: {len(own)} recording(s) cannot be split into {folds} folds; record more, or tell with"
@@ -69,7 +71,7 @@ def split_by_recording(recordings: Sequence[str], folds: int, seed: int) -> Spli
         for recording in rng.permutation(own):
             fold = int(np.argmin(counts))
             fold_of[str(recording)] = fold
-            counts[fold] += sum(r == recording for r in recordings)
+            counts[fold] += windows[str(recording)]
     return Split(np.array([fold_of[r] for r in recordings], np.intp), np.zeros((folds, len(recordings)), bool))
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from edge_asd.logmel import Float32Array
 
 from .clip_scorer import Images
+from .scratch import chunks, scratch
 
 _LEAST_SPREAD_DB = 0.1
 
@@ -64,14 +65,24 @@ class Standardise(nn.Module):
         """
         if normalisation not in NORMALISATIONS:
             raise ValueError(f"normalisation {normalisation!r} is none of {', '.join(NORMALISATIONS)}")
-        shown = log_mel - log_mel.mean(axis=(1, 2), keepdims=True) if normalisation == PER_MEL else log_mel
-        of_id = [shown[machine_index == i] for i in range(ids)]
-        mean = np.stack([part.mean(axis=(0, 2)) for part in of_id])
+        sums, squares = np.zeros((2, ids, log_mel.shape[1]))
+        for some in chunks(len(log_mel)):
+            shown = log_mel[some]
+            if normalisation == PER_MEL:
+                shown = shown - shown.mean(axis=(1, 2), keepdims=True)
+            # Added up in float64, and both at once: the windows are read from disk but once.
+            precise = shown.astype(np.float64)
+            np.add.at(sums, machine_index[some], precise.sum(axis=2))
+            np.add.at(squares, machine_index[some], np.square(precise, out=precise).sum(axis=2))
+        cells = np.bincount(machine_index, minlength=ids)[:, None] * log_mel.shape[2]
+        mean = sums / cells
         offset, spread = np.zeros_like(mean), np.ones_like(mean)
         if normalisation == PER_MEL:
-            offset, spread = mean, np.stack([part.std(axis=(0, 2)) for part in of_id]) + _LEAST_SPREAD_DB
+            offset, spread = mean, _spread(squares / cells, mean) + _LEAST_SPREAD_DB
         elif normalisation == GLOBAL:
-            offset, spread = offset + shown.mean(), spread * (shown.std() + _LEAST_SPREAD_DB)
+            of_all = float(sums.sum() / (cells.sum() * sums.shape[1]))
+            of_squares = squares.sum() / (cells.sum() * sums.shape[1])
+            offset, spread = offset + of_all, spread * (_spread(of_squares, of_all) + _LEAST_SPREAD_DB)
         return cls(offset, spread, (mean - offset) / spread, without_level=normalisation == PER_MEL)
 
     def forward(self, log_mel: Tensor, machine_id: Tensor) -> Tensor:
@@ -90,14 +101,25 @@ class Standardise(nn.Module):
 
     @torch.no_grad()
     def apply(self, log_mel: Float32Array, machine_index: NDArray[np.intp]) -> Float32Array:  # type: ignore[override]
-        """The same for arrays."""
-        done: Float32Array = self(torch.from_numpy(log_mel), torch.from_numpy(machine_index)).numpy()
+        """The same for arrays, of any number of windows; the result is a working file, see `edge_asd_train.scratch`."""
+        done: Float32Array = scratch(log_mel.shape)
+        for some in chunks(len(log_mel)):
+            part = torch.from_numpy(np.array(log_mel[some]))  # a copy, as torch wants to be allowed to write
+            done[some] = self(part, torch.from_numpy(machine_index[some])).numpy()
         return done
 
     def centred(self, images: Float32Array, machine_index: NDArray[np.intp]) -> Float32Array:
-        """Images ``[window, mel, frame]`` less the mean image of their id."""
-        less: Float32Array = images - self.mean_image(torch.from_numpy(machine_index)).numpy()
+        """Images ``[window, mel, frame]`` less the mean image of their id; a working file too."""
+        less: Float32Array = scratch(images.shape)
+        for some in chunks(len(images)):
+            mean = self.mean_image(torch.from_numpy(machine_index[some])).numpy()
+            np.subtract(images[some], mean, out=less[some])
         return less
+
+
+def _spread(mean_square: NDArray[np.float64], mean: NDArray[np.float64] | float) -> NDArray[np.float64]:
+    """Standard deviation, of the means of the values and of their squares."""
+    return np.sqrt(np.maximum(mean_square - np.square(mean), 0.0))
 
 
 def standardise_each(machines: Sequence[Images], normalisation: str = PER_MEL) -> list[Images]:

@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +15,7 @@ from edge_asd.logmel import Float32Array
 
 from .clip_scorer import ClipScorer, Images, fit_clip_scorer
 from .collapse import Figures, level_correlation
+from .scratch import chunks, scratch
 from .training import TrainingSet, finish, report
 
 
@@ -66,5 +68,7 @@ def train(training: TrainingSet, out: Path, *, licence: str | None = None, allow
 
 def levelled(log_mel: Float32Array) -> Float32Array:
     """Log-Mels less the mean level of each clip, ``[window, mel, frame]``: a gain changes nothing."""
-    less: Float32Array = log_mel - log_mel.mean(axis=(1, 2), keepdims=True)
+    less: Float32Array = scratch(log_mel.shape)
+    for some in chunks(len(log_mel)):
+        np.subtract(log_mel[some], log_mel[some].mean(axis=(1, 2), keepdims=True), out=less[some])
     return less

@@ -194,6 +194,7 @@ def finish(
     reconstructs: bool = False,
     model: onnx.ModelProto | None = None,
     search_steps: int | None = None,
+    heard: NDArray[np.intp] | None = None,
 ) -> Detector:
     """Calibrate on held-out scores, export, check and write.
 
@@ -210,18 +211,23 @@ def finish(
         reconstructs: see ``module``.
         model: the exported graph where ``module`` cannot be exported as it is.
         search_steps: for the parity check and the self-check, where the detector searches.
+        heard: indices of the windows that have a held-out score; all unless given.
     """
-    calibration = {}
+    is_heard = np.zeros(len(training.windows), bool)
+    is_heard[slice(None) if heard is None else heard] = True
+    starts, calibration = training.starts, {}
     for i, machine_id in enumerate(training.ids):
         own = training.machine_index == i
         levels = training.windows.level_dbfs[own]
+        own &= is_heard
         calibration[machine_id] = Calibration.from_scores(
             held_out[own].tolist(),
             level_dbfs=float(np.median(levels)),
             level_low_dbfs=float(np.quantile(levels, 0.01)),
-            stretches=None if training.starts is None else stretches_in_time(training.starts[own], WINDOW_SECONDS),
+            stretches=None if starts is None else stretches_in_time(starts[own], WINDOW_SECONDS),
             sound=fingerprint([training.clips[i] for i in np.unique(training.windows.clip[own])]),
-            source="training clips, each scored by networks and distances that had not heard its recording",
+            source=("" if is_heard.all() else "some of the ")
+            + "training clips, each scored by networks and distances that had not heard its recording",
         )
     made = Made(
         kind=kind,

@@ -188,6 +188,7 @@ def test_clips_that_cannot_be_trained_on(clips: np.ndarray, complaint: str) -> N
         {"validation": 0.9},
         {"beta1": 1.0},
         {"learning_rate": 0.0},
+        {"held_out_windows": 7},
     ],
 )
 def test_settings_that_make_no_sense(wrong: dict) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from edge_asd_train.anogan_detector import some_of_each
 from edge_asd_train.cli import main
 from edge_asd_train.corpus import load_windows, read_clips
 
@@ -68,9 +69,20 @@ def test_what_collapse_looks_like_is_noted(detector: Detector) -> None:
 
 def test_the_reports_preset_scores_by_its_loss(dataset: Path, windows: Float32Array, tmp_path: Path) -> None:
     short = ["--epochs", "1", "--batch-crops", "4", "--batch-draws", "4", "--latent", "8", "--search-steps", "2"]
-    report = trained(dataset, tmp_path / "r.onnx", "--preset", "report", *short)
-    settings = report.metadata.settings
+    report = trained(dataset, tmp_path / "r.onnx", "--preset", "report", *short, "--held-out-windows", "9")
+    settings, calibration = report.metadata.settings, report.metadata.calibration["id_00"]
+    assert len(calibration.scores) == 9 and np.isfinite(calibration.scores).all(), "of 24"
+    assert calibration.source.startswith("some of the training clips")
     assert (settings["preset"], settings["learning_rate"], settings["lam"]) == ("report", 0.01, 0.1)
     found = report.score(windows[0])
     assert found.score == found.report_score and np.isfinite(found.anomaly_map).all()
     assert report.score(windows[0], search_steps=8).score <= found.score
+
+
+def test_some_of_each_are_spread_evenly() -> None:
+    index = np.array([0] * 10 + [1] * 3 + [0] * 10)
+    fold = np.arange(23) % 2
+    chosen = some_of_each(index, fold, 4)
+    assert chosen[index == 1].all() and chosen[index == 0].sum() == 4
+    assert np.flatnonzero(chosen & (index == 0)).tolist() == [0, 7, 16, 21], "two of each fold"
+    assert some_of_each(index, fold, 100).all()

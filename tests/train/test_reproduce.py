@@ -17,8 +17,8 @@ from edge_asd_train.reproduce import RecordingSet, ReproduceError, Reproduction
 from edge_asd_train.reproduce_table import reproduction_table
 
 from edge_asd.errors import UsageError
-from edge_asd.replay import Replayer
 from edge_asd.pipeline import AlarmSettings
+from edge_asd.replay import Replayer
 from edge_asd.verification import load_detector
 
 STATISTICS = Row("statistics", "statistics, no network", "ours", "statistics")
