@@ -12,6 +12,7 @@ from pathlib import Path
 
 from edge_asd import __version__
 from edge_asd.errors import EXIT_CONFIGURATION, EXIT_DONE, EXIT_SOME_FAILED, EXIT_USAGE, EdgeAsdError, UsageError
+from edge_asd.replay_cli import add_replay, run_replay
 
 _EPILOG = """\
 exit status: 0 done; 1 some inputs failed (named; the rest was done); 2 usage; 70 sound system hung; 78 configuration
@@ -56,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"edge-asd {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     _add_run(commands)
-    _add_replay(commands)
+    add_replay(commands)
     _add_record(commands)
     _add_calibrate(commands)
     _add_devices(commands)
@@ -74,38 +75,6 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     run.add_argument("-c", "--config", type=Path, required=True, metavar="FILE", help="configuration (YAML)")
     run.add_argument("--until-end", action="store_true", help="stop when every recording has been played")
     run.add_argument("--state", type=Path, metavar="DIR", help=_STATE_HELP)
-
-
-def _add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    replay = commands.add_parser(
-        "replay",
-        help="score recordings at full speed",
-        description="Scores WAV and FLAC files, or folders of them, as the daemon would. Each file is taken by itself: "
-        "its score is the mean over its windows of 10 s. Names like anomaly_id_02_00000017.wav carry a machine id and "
-        "a label; where both labels are there, AUC and pAUC are shown.",
-    )
-    replay.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="recordings or folders")
-    replay.add_argument(
-        "--detector",
-        nargs="+",
-        action="append",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="detector file; several (.onnx) are combined",
-    )
-    replay.add_argument("--id", metavar="ID", help="machine id, for detectors that serve several; else from file names")
-    replay.add_argument("--channel", type=int, default=1, metavar="N", help="of recordings with several (default 1)")
-    replay.add_argument("--hop", type=float, default=10.0, metavar="SECONDS", help="from window to window (default 10)")
-    replay.add_argument("--stream", action="store_true", help="join the files of each folder in order into one stream")
-    replay.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
-    replay.add_argument(
-        "--false-alarms-per-day",
-        type=float,
-        default=0.1,
-        metavar="N",
-        help="incidents normal sound may raise (default 0.1)",
-    )
 
 
 def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -230,18 +199,6 @@ def _instance_name(config: Path) -> str:
     return "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "-" for c in config.stem.lower()) or "edge-asd"
 
 
-def _replay(options: argparse.Namespace) -> int:
-    from edge_asd.replay_output import replay
-
-    # "--detector a.onnx b.onnx sounds/" does not say where the detectors end: a first one, then what is called .onnx.
-    given = [(number, path) for group in options.detector for number, path in enumerate(group)]
-    options.detector = [path for number, path in given if number == 0 or path.suffix == ".onnx"]
-    options.paths = [path for number, path in given if number > 0 and path.suffix != ".onnx"] + options.paths
-    if not options.paths:
-        raise UsageError("replay: say which recordings or folders, after the detectors")
-    return replay(options)
-
-
 def _record(options: argparse.Namespace) -> int:
     from edge_asd.audio.quiet import filter_standard_error
     from edge_asd.config_file import load_config
@@ -284,7 +241,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 _COMMANDS = {
     "run": _run,
-    "replay": _replay,
+    "replay": run_replay,
     "record": _record,
     "calibrate": _calibrate,
     "devices": _devices,

@@ -37,6 +37,15 @@ class DetectorError(EdgeAsdError):
         self.reason = reason
 
 
+class ReportError(EdgeAsdError):
+    """A page cannot be written."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
 class ConfigurationError(EdgeAsdError):
     """The configuration says something that cannot be meant."""
 

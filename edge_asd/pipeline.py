@@ -14,6 +14,7 @@ from edge_asd.audio.windows import Window, WindowCutter
 from edge_asd.calibration import MAX_RARITY, Calibration, combined_rarity
 from edge_asd.detector import Detector
 from edge_asd.errors import DetectorError
+from edge_asd.explanation import Explanation, explain
 from edge_asd.logmel import Float32Array, LogMelParameters, log_mel
 from edge_asd.operating_point import OperatingPoint, operating_point
 
@@ -214,6 +215,15 @@ class Pipeline:
     def skip(self, window: Window, result: Result) -> Reading:
         """Account for a window that is not scored, and why."""
         return self._decide(window, window.level_dbfs, result, (), None)
+
+    def explain(self, window: Window) -> Explanation:
+        """Where in time and frequency a window's scores come from; neither asks nor changes the alarm.
+
+        Raises:
+            DetectorError: a detector cannot score it.
+        """
+        used = [(d.name, d.detector, d.detector.index_of(d.machine_id)) for d in self.detectors]
+        return explain(window.samples, used)
 
     def _decide(
         self,

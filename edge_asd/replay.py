@@ -2,67 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edge_asd.audio.recording import probe, read_blocks, read_windows
+from edge_asd.audio.recording import probe, read_blocks
 from edge_asd.audio.windows import Window
 from edge_asd.dcase import parse_clip_name
 from edge_asd.detector import Detector
 from edge_asd.errors import DetectorError, RecordingError, UsageError
 from edge_asd.pipeline import AlarmSettings, MachineDetector, Pipeline, Reading
+from edge_asd.replayed import Listener, ReplayedRecording
 from edge_asd.roc import RocSummary, mean_over_ids, summarise
 
 SCHEMA = 1
-
-
-@dataclass
-class ReplayedRecording:
-    """One recording, or the recordings of one folder joined, and what was heard in it."""
-
-    path: Path
-    machine_id: str | None
-    """From ``--id`` or from the file name; None where the detectors know one machine only."""
-    is_anomaly: bool | None
-    """The label in the file's name, where there is one."""
-    readings: list[Reading] = field(default_factory=list)
-    seconds: float = 0.0
-    """Length of sound that was read."""
-    flags: list[str] = field(default_factory=list)
-    failed: list[RecordingError] = field(default_factory=list)
-    """What could not be read."""
-
-    @property
-    def is_scored(self) -> bool:
-        """Something could be read, and nothing of a single file failed."""
-        return bool(self.readings)
-
-    def mean(self, value: Callable[[Reading], float | None]) -> float | None:
-        """Mean of a value over the windows that were scored."""
-        values = [v for r in self.readings if (v := value(r)) is not None]
-        return math.fsum(values) / len(values) if values else None
-
-    def detector_score(self, number: int) -> float | None:
-        """Mean score of one detector."""
-        return self.mean(lambda r: r.detectors[number].score if r.detectors else None)
-
-    @property
-    def score(self) -> float | None:
-        """Of the recording: the detector's mean score; with several detectors the mean of their highest rarity.
-
-        The highest rarity less what Bonferroni takes is the machine's rarity, but for the zero at which that ends.
-        """
-        if self.readings and len(self.readings[0].detectors) == 1:
-            return self.detector_score(0)
-        return self.mean(lambda r: max(d.rarity for d in r.detectors) if r.detectors else None)
-
-    @property
-    def rarity(self) -> float | None:
-        """Mean over the windows."""
-        return self.mean(lambda r: r.rarity)
 
 
 class Replayer:
@@ -76,6 +29,7 @@ class Replayer:
         hop_seconds: float,
         machine_id: str | None = None,
         channel: int = 1,
+        listener: Listener | None = None,
     ) -> None:
         """
         Args:
@@ -84,12 +38,14 @@ class Replayer:
             hop_seconds: from window to window.
             machine_id: for detectors of several; taken from the file's name unless given.
             channel: of the recordings, from 1.
+            listener: told of everything that is read.
         """
         self.detectors = list(detectors)
         self.alarm = alarm
         self.hop_seconds = hop_seconds
         self.machine_id = machine_id
         self.channel = channel
+        self._listener = listener or Listener()
         self._pipelines: dict[str | None, Pipeline] = {}
 
     def pipeline(self, path: Path) -> tuple[Pipeline, str | None]:
@@ -126,18 +82,13 @@ class Replayer:
             recorded = probe(path).sample_rate
             if recorded < pipeline.sample_rate:
                 replayed.flags.append(f"recorded_at_{recorded}_hz")
-            for window in read_windows(
-                path,
-                sample_rate=pipeline.sample_rate,
-                window=pipeline.window,
-                hop=pipeline.hop,
-                channel=self.channel,
-                on_length=lambda samples: _note_length(replayed, samples, pipeline),
-            ):
-                replayed.readings.append(pipeline.read(window))
+            course = _Course(replayed, pipeline, self._listener)
+            course.read(path, self.channel)
+            course.finish()
         except RecordingError as error:
             replayed.failed.append(error)
             replayed.readings.clear()
+        self._listener.end(replayed)
         return replayed
 
     def replay_stream(
@@ -159,23 +110,15 @@ class Replayer:
         except RecordingError as error:
             replayed.failed.append(error)
             return replayed
-        cutter = pipeline.cutter()
-
-        def read(window: Window) -> None:
-            replayed.readings.append(pipeline.read(window))
-            on_reading(replayed.readings[-1])
-
+        course = _Course(replayed, pipeline, self._listener, on_reading)
         for path in paths:
             try:
                 self._check_same_machine(path, replayed.machine_id)
-                for block in read_blocks(path, sample_rate=pipeline.sample_rate, channel=self.channel):
-                    for window in cutter.push(block):
-                        read(window)
+                course.read(path, self.channel)
             except RecordingError as error:
                 replayed.failed.append(error)
-        if (short := cutter.repeated()) is not None:
-            read(short)
-        _note_length(replayed, cutter.position, pipeline)
+        course.finish()
+        self._listener.end(replayed)
         return replayed
 
     def _check_same_machine(self, path: Path, machine_id: str | None) -> None:
@@ -183,6 +126,42 @@ class Replayer:
         name = parse_clip_name(path)
         if self.machine_id is None and machine_id is not None and name is not None and name.machine_id != machine_id:
             raise RecordingError(path, f"not scored: is of {name.machine_id} in a stream of {machine_id}")
+
+
+class _Course:
+    """One recording, or several joined, on the way through a pipeline."""
+
+    def __init__(
+        self,
+        replayed: ReplayedRecording,
+        pipeline: Pipeline,
+        listener: Listener,
+        on_reading: Callable[[Reading], None] = lambda _: None,
+    ) -> None:
+        self._replayed, self._pipeline, self._listener = replayed, pipeline, listener
+        self._on_reading = on_reading
+        self._cutter = pipeline.cutter()
+        listener.begin(replayed, pipeline)
+
+    def read(self, path: Path, channel: int) -> None:
+        """Take a file to its end; raises RecordingError, perhaps after some windows."""
+        self._listener.file(path, self._cutter.position)
+        for block in read_blocks(path, sample_rate=self._pipeline.sample_rate, channel=channel):
+            self._listener.block(block)
+            for window in self._cutter.push(block):
+                self._take(window)
+
+    def finish(self) -> None:
+        """There is no more; what is shorter than a window counts, too."""
+        if (short := self._cutter.repeated()) is not None:
+            self._take(short)
+        _note_length(self._replayed, self._cutter.position, self._pipeline)
+
+    def _take(self, window: Window) -> None:
+        reading = self._pipeline.read(window)
+        self._replayed.readings.append(reading)
+        self._on_reading(reading)
+        self._listener.window(window, reading)
 
 
 def _note_length(replayed: ReplayedRecording, samples: int, pipeline: Pipeline) -> None:

@@ -12,7 +12,8 @@ from edge_asd.audio.recording import find_recordings
 from edge_asd.audio.windows import MIN_HOP_SECONDS
 from edge_asd.errors import EXIT_DONE, EXIT_SOME_FAILED, RecordingError, UsageError
 from edge_asd.pipeline import AlarmSettings, Reading
-from edge_asd.replay import ReplayedRecording, Replayer, as_document, roc_of
+from edge_asd.replay import Replayer, as_document, roc_of
+from edge_asd.replayed import ReplayedRecording
 from edge_asd.roc import RocSummary, mean_over_ids
 from edge_asd.verification import load_detector
 
@@ -28,12 +29,20 @@ def replay(options: argparse.Namespace) -> int:
         raise UsageError(f"--hop {options.hop:g}: must be from {MIN_HOP_SECONDS:g} to 3600 seconds")
     if options.channel < 1:
         raise UsageError(f"--channel {options.channel}: channels are counted from 1")
+    heard = None
+    if options.report is not None:
+        from edge_asd.report.heard import Heard
+        from edge_asd.report.page import check_page_path
+
+        check_page_path(options.report)
+        heard = Heard(joined=options.stream)
     replayer = Replayer(
         [load_detector(path) for path in options.detector],
         AlarmSettings(false_alarms_per_day=options.false_alarms_per_day),
         hop_seconds=options.hop,
         machine_id=options.id,
         channel=options.channel,
+        listener=heard,
     )
     table = None if options.json else _Table(replayer)
     missing: list[RecordingError] = []
@@ -46,6 +55,12 @@ def replay(options: argparse.Namespace) -> int:
     else:
         assert table is not None
         table.finish(recordings)
+    if heard is not None:
+        from edge_asd.report.replay_report import write_report
+
+        said = write_report(options.report, replayer, heard, recordings, options.paths, _progress)
+        # With --json, standard output is one document.
+        print(said, file=sys.stderr if options.json else sys.stdout)
     return EXIT_SOME_FAILED if any(r.failed for r in recordings) else EXIT_DONE
 
 
@@ -77,9 +92,13 @@ def _replay_all(
                 _complain(lost)
             if table is not None:
                 table.recording(recording)
-            if sys.stderr.isatty():
-                print(f"{done} of {total}", end="\r", file=sys.stderr)
+            _progress(f"{done} of {total}")
     return recordings
+
+
+def _progress(text: str) -> None:
+    if sys.stderr.isatty():
+        print(text, end="\r", file=sys.stderr)
 
 
 def _complain(error: RecordingError) -> None:
