@@ -11,6 +11,7 @@ that was trained against the discriminator alone draws a plausible texture but n
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from .anogan_networks import IMAGE_FRAMES, IMAGE_MELS, MELS_AVERAGED, AnoGan, An
 from .crops import random_crops
 from .reproducible import device, reproducible
 from .scratch import all_rows, chunks
+from .training_curve import WINDOWS, TrainingCurve
 from .work_folder import NetworkWork, Resumable
 
 _RECOUNT_BATCHES = 30
@@ -38,6 +40,7 @@ def train_anogan(
     progress: bool = True,
     title: str = "anogan",
     work: NetworkWork | None = None,
+    left_out: NDArray[np.intp] | None = None,
 ) -> AnoGan:
     """Train the networks on normal sound.
 
@@ -48,17 +51,17 @@ def train_anogan(
         progress: show a bar with the time left.
         title: of the bar.
         work: how far the training has come, where that is kept.
+        left_out: indices of clips that are not trained on, for the curve of the training.
 
     Returns:
-        The networks in evaluation mode on the CPU; the same for the same seed, data and machine.
+        The networks in evaluation mode on the CPU; the same for the same seed, data and machine. Their ``curve`` is the
+        error of the encoder's reconstruction, or without an encoder the discriminator's loss on real crops.
 
     Raises:
         ValueError: the clips have the wrong shape, are shorter than a crop, or hold NaN or infinity.
     """
     rows = all_rows(len(images)) if rows is None else rows
     _check(images, rows)
-    shuffled = np.random.default_rng(settings.seed).permutation(len(rows))
-    rows = rows[np.sort(shuffled[round(settings.validation * len(rows)) :])]
     work = work or NetworkWork()
     state = work.finished()
     if state is None:
@@ -67,12 +70,13 @@ def train_anogan(
             tqdm(total=settings.batches(len(rows)), desc=title, unit="batch", disable=not progress) as bar,
         ):
             torch.manual_seed(settings.seed)
-            state = _fit(AnoGan(settings), _Batches(images, rows, settings), device(), bar, work)
+            state = _fit(AnoGan(settings), _Batches(images, rows, settings), device(), bar, work, left_out)
         work.finish(state)
     # Always made anew from the state: networks that were kept must not differ from ones that were not, to the bit.
     with torch.random.fork_rng():
         model = AnoGan(settings)
-    model.load_state_dict(state)
+    model.load_state_dict(state["networks"])
+    model.curve = state["curve"]
     return model.eval()
 
 
@@ -98,9 +102,21 @@ class _Batches:
         z = torch.randn(settings.batch_draws, settings.latent, generator=self.random)
         return average_mels(found[:, 0])[:, None], z
 
+    def crops_of(self, rows: NDArray[np.intp]) -> Tensor:
+        """All crops of a few of these windows, ``[crop, 1, mel / 2, frame]``."""
+        some = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), WINDOWS)).round().astype(np.intp))]
+        return crops(self._images[torch.from_numpy(some)])
 
-def _fit(model: AnoGan, batches: _Batches, where: torch.device, bar: tqdm[Any], work: NetworkWork) -> dict[str, Tensor]:
-    """The state of the trained networks."""
+
+def _fit(
+    model: AnoGan,
+    batches: _Batches,
+    where: torch.device,
+    bar: tqdm[Any],
+    work: NetworkWork,
+    left_out: NDArray[np.intp] | None,
+) -> dict[str, Any]:
+    """The state of the trained networks, and the curve of their training."""
     settings = model.settings
     model.to(where).train()
     averaged = copy.deepcopy(model)
@@ -110,11 +126,18 @@ def _fit(model: AnoGan, batches: _Batches, where: torch.device, bar: tqdm[Any], 
         torch.optim.Adam(network.parameters(), rate, (settings.beta1, settings.beta2))
         for network, rate in zip(networks, rates, strict=True)
     ]
+    end = int(bar.total or 0)
+    curve = TrainingCurve(end, None if left_out is None else _error_on(batches.crops_of(left_out).to(where), model))
     resumable = Resumable(
-        {"model": model, "averaged": averaged, **{f"optimiser {n}": o for n, o in enumerate(optimisers)}},
+        {
+            "model": model,
+            "averaged": averaged,
+            "curve": curve,
+            **{f"optimiser {n}": o for n, o in enumerate(optimisers)},
+        },
         batches.random,
     )
-    begin, end = work.begin(resumable), int(bar.total or 0)
+    begin = work.begin(resumable)
     bar.update(begin)
 
     for batch in range(begin, end):
@@ -124,8 +147,8 @@ def _fit(model: AnoGan, batches: _Batches, where: torch.device, bar: tqdm[Any], 
 
         model.discriminator.requires_grad_(True)
         real_features = model.discriminator.features(real)
-        verdict = functional.softplus(-model.discriminator.head(real_features)).mean()
-        verdict = verdict + functional.softplus(model.discriminator(drawn.detach())).mean()
+        error = functional.softplus(-model.discriminator.head(real_features)).mean()
+        verdict = error + functional.softplus(model.discriminator(drawn.detach())).mean()
         optimisers[1].zero_grad()
         torch.autograd.backward(verdict)
         optimisers[1].step()
@@ -137,7 +160,7 @@ def _fit(model: AnoGan, batches: _Batches, where: torch.device, bar: tqdm[Any], 
             residual = (real - reconstruction).abs().mean()
             distance = (real_features.detach() - model.discriminator.features(reconstruction)).abs().mean()
             loss = loss + settings.reconstruction_weight * ((1 - settings.lam) * residual + settings.lam * distance)
-            told["residual"] = residual
+            told["residual"] = error = residual
         optimisers[0].zero_grad()
         optimisers[2].zero_grad()
         torch.autograd.backward(loss)
@@ -150,12 +173,30 @@ def _fit(model: AnoGan, batches: _Batches, where: torch.device, bar: tqdm[Any], 
             kept.data.lerp_(trained.data, 1.0 - decay)
         if not bar.disable and batch % 50 == 0:
             bar.set_postfix({name: f"{value.item():.3f}" for name, value in told.items()}, refresh=False)
+        curve.after_batch(batch + 1, error)
         bar.update()
         work.after_batch(resumable, batch + 1)
 
     averaged.discriminator = model.discriminator
     _recount_batch_norms(averaged, batches, where)
-    return {name: value.cpu().contiguous() for name, value in averaged.state_dict().items()}
+    state = {name: value.cpu().contiguous() for name, value in averaged.state_dict().items()}
+    return {"networks": state, "curve": curve.rounded()}
+
+
+def _error_on(real: Tensor, model: AnoGan) -> Callable[[], float]:
+    """Takes the error of a curve on crops that are not trained on."""
+
+    @torch.no_grad()
+    def error() -> float:
+        model.eval()
+        if model.settings.encoder:
+            found = (real - model.generator(model.encoder(real))).abs().mean()
+        else:
+            found = functional.softplus(-model.discriminator(real)).mean()
+        model.train()
+        return float(found)
+
+    return error
 
 
 @torch.no_grad()

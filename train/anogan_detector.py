@@ -75,30 +75,37 @@ def _train(
     preset: str,
     allow_collapse: bool,
 ) -> Detector:
-    index, ids, folds = training.machine_index, len(training.ids), training.split.count
+    index, ids = training.machine_index, len(training.ids)
+    parts = [training.without(settings.validation)] if settings.validation else list(training.split.parts())
+    trainings = len(parts) + (0 if settings.validation else 1)
     standardise = Standardise.fit(training.log_mel, index, ids, settings.normalisation)
     images = standardise.apply(training.log_mel, index)
     centred = averaged(standardise.centred(images, index))
     residuals, losses, varieties = scratch(centred.shape), np.full(len(images), np.nan), []
-    is_scored = np.ones(len(images), bool)
+    is_scored = np.logical_or.reduce([out for _, out in parts])
     if not settings.statistics:
-        is_scored = some_of_each(index, training.split.fold, settings.held_out_windows)
-    for number, (fit, out_of_fold) in enumerate(training.split.parts()):
+        is_scored &= some_of_each(np.where(is_scored, index, -1), training.split.fold, settings.held_out_windows)
+    curves = []
+    for number, (fit, out_of_fold) in enumerate(parts):
         kept = work.network(number)
-        title = f"AnoGAN {number + 1} of {folds + 1}"
-        networks = _networks(images, np.flatnonzero(fit), settings, training.seed + number, title, kept)
+        title = f"AnoGAN {number + 1} of {trainings}"
+        left_out = np.flatnonzero(out_of_fold)
+        networks = _networks(images, np.flatnonzero(fit), settings, training.seed + number, title, kept, left_out)
+        curves.append(networks.curve)
         varieties.append(variety(networks, images, np.flatnonzero(out_of_fold)))
         rows = np.flatnonzero(out_of_fold & is_scored)
         residuals_of(networks, images, rows=rows, residuals=residuals, losses=losses, log=kept.search_log)
         # Networks that collapsed are known by the first fold: no need to train the others.
         figures_of(residuals, centred, rows=rows, variety=varieties[-1]).check(allow_collapse)
-    everything, heard = all_rows(len(images)), np.flatnonzero(is_scored)
-    title = f"AnoGAN {folds + 1} of {folds + 1}"
-    networks = _networks(images, everything, settings, training.seed + folds, title, work.network(folds))
-    # Of clips that it was trained on: not the figures to state, but a network that collapsed has bad ones here too.
-    some = np.linspace(0, len(images) - 1, min(len(images), _CHECKED)).round().astype(np.intp)
-    left, _ = residuals_of(networks, images[some])
-    figures_of(left, centred[some], variety=variety(networks, images)).check(allow_collapse)
+    heard = np.flatnonzero(is_scored)
+    if not settings.validation:
+        everything, last = all_rows(len(images)), len(parts)
+        title = f"AnoGAN {trainings} of {trainings}"
+        networks = _networks(images, everything, settings, training.seed + last, title, work.network(last), None)
+        # Of clips that it was trained on: not the figures to state, but a network that collapsed has bad ones here too.
+        some = np.linspace(0, len(images) - 1, min(len(images), _CHECKED)).round().astype(np.intp)
+        left, _ = residuals_of(networks, images[some])
+        figures_of(left, centred[some], variety=variety(networks, images)).check(allow_collapse)
     scorer, held_out = None, losses
     if settings.statistics:
         others = standardise_each([b.images for b in training.background], settings.normalisation)
@@ -138,8 +145,9 @@ def _train(
             **dataclasses.asdict(settings),
             **machine(),
             "seed": training.seed,
-            "folds": folds,
+            "folds": len(parts),
             "collapse": figures.as_settings(allow_collapse),
+            "curve": curves[0],
         },
         licence=licence,
         ablations=ABLATIONS if settings.statistics and settings.encoder else (),
@@ -226,6 +234,13 @@ def some_of_each(machine_index: NDArray[np.intp], fold: NDArray[np.intp], count:
 
 
 def _networks(
-    images: Float32Array, rows: NDArray[np.intp], settings: AnoGanSettings, seed: int, title: str, work: NetworkWork
+    images: Float32Array,
+    rows: NDArray[np.intp],
+    settings: AnoGanSettings,
+    seed: int,
+    title: str,
+    work: NetworkWork,
+    left_out: NDArray[np.intp] | None,
 ) -> AnoGan:
-    return train_anogan(images, dataclasses.replace(settings, seed=seed), rows=rows, title=title, work=work)
+    settings = dataclasses.replace(settings, seed=seed)
+    return train_anogan(images, settings, rows=rows, title=title, work=work, left_out=left_out)

@@ -13,6 +13,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from edge_asd.calibration import MIN_SCORES
 
+from .cae_network import check_validation
 from .crops import cut
 from .latent_search import LatentSearch
 from .search_graph import search_model
@@ -44,7 +45,8 @@ class AnoGanSettings:
     epochs: int = 0
     """As many random crops as there are clips make an epoch; 0: as many iterations as told instead."""
     validation: float = 0.0
-    """Share of the training clips that is left out of training."""
+    """Share of the clips, in whole recordings, that is left out of training and calibrated on, where A(x) is scored;
+    0: every fold is left out in turn, and the networks that are kept are trained on all."""
     batch_crops: int = 32
     """Random crops of normal sound in a batch."""
     batch_draws: int = 16
@@ -94,8 +96,7 @@ class AnoGanSettings:
             raise ValueError(f"normalisation {self.normalisation!r} is none of {', '.join(NORMALISATIONS)}")
         if self.search_steps < 0 or self.epochs < 0:
             raise ValueError(f"search_steps {self.search_steps} or epochs {self.epochs} is negative")
-        if not 0.0 <= self.validation <= 0.5:
-            raise ValueError(f"validation {self.validation:g} is not from 0 to a half")
+        check_validation(self.validation, self.statistics)
         for name in ("beta1", "beta2", "average_decay"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"{name} {getattr(self, name):g} is not from 0 to below 1")
@@ -186,6 +187,9 @@ def encoder(settings: AnoGanSettings) -> nn.Sequential:
 
 class AnoGan(nn.Module):
     """The three networks of a detector, with the settings that made them."""
+
+    curve: list[list[float]] | None = None
+    """Of the training, see `edge_asd_train.training_curve`."""
 
     def __init__(self, settings: AnoGanSettings) -> None:
         super().__init__()

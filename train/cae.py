@@ -7,6 +7,7 @@ window itself, or by its mean square alone, as the report does.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from .reproducible import device, machine, reproducible
 from .scratch import all_rows, chunks, scratch
 from .standardise import Standardise, standardise_each
 from .training import MEAN_IMAGE, TrainingSet, finish, report
+from .training_curve import WINDOWS, TrainingCurve
 from .work_folder import NetworkWork, Resumable, WorkFolder
 
 _BATCH = 16
@@ -114,18 +116,25 @@ def _train(
     standardise = Standardise.fit(training.log_mel, index, ids, settings.normalisation)
     images = standardise.apply(training.log_mel, index)
     centred = standardise.centred(images, index)
-    total = sum(settings.batches(int(fit.sum())) for fit, _ in training.split.parts()) + settings.batches(len(images))
-    everything, residuals, folds = all_rows(len(images)), scratch(images.shape), training.split.count
+    parts = [training.without(settings.validation)] if settings.validation else list(training.split.parts())
+    total = sum(settings.batches(int(fit.sum())) for fit, _ in parts)
+    total += 0 if settings.validation else settings.batches(len(images))
+    residuals, curves = scratch(images.shape), []
+    heard = np.flatnonzero(np.logical_or.reduce([out for _, out in parts]))
     with tqdm(total=total, desc=f"CAE of {training.machine}", unit="batch") as bar:
-        for number, (fit, out_of_fold) in enumerate(training.split.parts()):
+        for number, (fit, out_of_fold) in enumerate(parts):
             fitted_rows, held_out_rows = np.flatnonzero(fit), np.flatnonzero(out_of_fold)
-            network = fit_network(images, fitted_rows, settings, training.seed + number, bar, work.network(number))
+            seed, kept = training.seed + number, work.network(number)
+            network = fit_network(images, fitted_rows, settings, seed, bar, kept, left_out=held_out_rows)
+            curves.append(network.curve)
             residuals_of(network, images, settings.crop_frames, rows=held_out_rows, out=residuals)
             # A network that collapsed is known by the first fold: no need to train the others.
             figures_of(residuals, centred, rows=held_out_rows).check(allow_collapse)
-        network = fit_network(images, everything, settings, training.seed + folds, bar, work.network(folds))
-    # Of clips that it was trained on: not the figure to state, but a network that collapsed has a bad one here too.
-    figures_of(residuals_of(network, images, settings.crop_frames), centred).check(allow_collapse)
+        if not settings.validation:
+            everything, last = all_rows(len(images)), len(parts)
+            network = fit_network(images, everything, settings, training.seed + last, bar, work.network(last))
+            # Of clips that it was trained on: not the figure to state, but a network that collapsed has a bad one here.
+            figures_of(residuals_of(network, images, settings.crop_frames), centred).check(allow_collapse)
     scorer, held_out = None, mean_squares(residuals)
     if settings.statistics:
         others = standardise_each([b.images for b in training.background], settings.normalisation)
@@ -139,7 +148,8 @@ def _train(
         )
         without = fit_clip_scorer(Images(centred, index), ids, training.split, background=others)
         scorer, held_out = ClipScorer.of_variants([fitted.scorer, without.scorer]), fitted.held_out
-    figures = figures_of(residuals, centred, level=level_correlation(held_out, training.windows.level_dbfs, index))
+    level = level_correlation(held_out[heard], training.windows.level_dbfs[heard], index[heard])
+    figures = figures_of(residuals, centred, rows=heard, level=level)
     figures.check(allow_collapse)
     return finish(
         "cae",
@@ -152,12 +162,14 @@ def _train(
             **asdict(settings),
             **machine(),
             "seed": training.seed,
-            "folds": folds,
+            "folds": len(parts),
             "collapse": figures.as_settings(allow_collapse),
+            "curve": curves[0],
         },
         licence=licence,
         ablations=(MEAN_IMAGE,),
         reconstructs=True,
+        heard=heard,
     )
 
 
@@ -168,6 +180,8 @@ def fit_network(
     seed: int,
     bar: tqdm[Any],
     work: NetworkWork | None = None,
+    *,
+    left_out: NDArray[np.intp] | None = None,
 ) -> Autoencoder:
     """Train one network on random crops of images ``[window, mel, frame]``; the same seed gives the same network.
 
@@ -180,25 +194,33 @@ def fit_network(
         seed: of the weights and the draw.
         bar: is moved on by one for each batch.
         work: how far the training has come, where that is kept.
+        left_out: indices of images that are not trained on, for the network's ``curve`` (mean squared errors).
     """
     work = work or NetworkWork()
     state = work.finished()
     if state is None:
-        state = _fit(images, rows, settings, seed, bar, work)
+        state = _fit(images, rows, settings, seed, bar, work, left_out)
         work.finish(state)
     else:
         bar.update(settings.batches(len(rows)))
     # Always made anew from the state: a network that was kept must not differ from one that was not, to the bit.
     with torch.random.fork_rng():
         network = Autoencoder(settings)
-    network.load_state_dict(state)
+    network.load_state_dict(state["network"])
+    network.curve = state["curve"]
     return network.eval()
 
 
 def _fit(
-    images: Float32Array, rows: NDArray[np.intp], settings: CaeSettings, seed: int, bar: tqdm[Any], work: NetworkWork
-) -> dict[str, Tensor]:
-    """The state of the trained network."""
+    images: Float32Array,
+    rows: NDArray[np.intp],
+    settings: CaeSettings,
+    seed: int,
+    bar: tqdm[Any],
+    work: NetworkWork,
+    left_out: NDArray[np.intp] | None,
+) -> dict[str, Any]:
+    """The state of the trained network, and the curve of its training."""
     where = device()
     random = torch.Generator().manual_seed(seed)
     windows = torch.from_numpy(images)
@@ -208,7 +230,10 @@ def _fit(
         optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
         batches = settings.batches(len(rows))
         schedule = _one_cycle(optimiser, settings.learning_rate, batches) if settings.one_cycle else None
-        parts = {"network": network, "optimiser": optimiser} | ({"schedule": schedule} if schedule else {})
+        error = None if left_out is None else _error_on(images, left_out, network, settings.crop_frames, where)
+        curve = TrainingCurve(batches, error)
+        parts = {"network": network, "optimiser": optimiser, "curve": curve}
+        parts |= {"schedule": schedule} if schedule else {}
         resumable = Resumable(parts, random)
         begin = work.begin(resumable)
         bar.update(begin)
@@ -222,9 +247,28 @@ def _fit(
                 schedule.step()
             if number % 50 == 0:
                 bar.set_postfix(error=f"{float(loss.detach()):.3f}", refresh=False)
+            curve.after_batch(number + 1, loss)
             bar.update()
             work.after_batch(resumable, number + 1)
-    return {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
+    state = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
+    return {"network": state, "curve": curve.rounded()}
+
+
+def _error_on(
+    images: Float32Array, rows: NDArray[np.intp], network: Autoencoder, crop_frames: int, where: torch.device
+) -> Callable[[], float]:
+    """Takes the mean squared error on a few of these images."""
+    some = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), WINDOWS)).round().astype(np.intp))]
+    query = cut(torch.from_numpy(images[some]), crop_frames).to(where)
+
+    @torch.no_grad()
+    def error() -> float:
+        network.eval()
+        found = float(nn.functional.mse_loss(network(query), query))
+        network.train()
+        return found
+
+    return error
 
 
 def _one_cycle(optimiser: torch.optim.Optimizer, peak: float, batches: int) -> torch.optim.lr_scheduler.OneCycleLR:

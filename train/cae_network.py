@@ -11,6 +11,18 @@ from torch import Tensor, nn
 from .standardise import GLOBAL, NORMALISATIONS, PER_MEL
 
 
+def check_validation(share: float, statistics: bool) -> None:
+    """Refuse a share of clips to leave out that cannot be.
+
+    Raises:
+        ValueError: with the reason.
+    """
+    if not 0.0 <= share <= 0.5:
+        raise ValueError(f"validation {share:g} is not from 0 to a half")
+    if share and statistics:
+        raise ValueError(f"validation {share:g}: statistics need every clip left out once; it must be 0 with them")
+
+
 @dataclass(frozen=True)
 class CaeSettings:
     """How the autoencoder is built, trained and scored."""
@@ -38,6 +50,9 @@ class CaeSettings:
     """Adam's; with the schedule, its peak."""
     one_cycle: bool = True
     """Let the learning rate rise and fall over the training (Smith 2018); else it is constant."""
+    validation: float = 0.0
+    """Share of the clips, in whole recordings, that is left out of training and calibrated on, where the mean squared
+    error is scored; 0: every fold is left out in turn, and the network that is kept is trained on all."""
     statistics: bool = True
     """Score the statistics of the residual; else the mean squared error, as the report does."""
 
@@ -55,6 +70,7 @@ class CaeSettings:
             raise ValueError(f"normalisation {self.normalisation!r} is none of {', '.join(NORMALISATIONS)}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout {self.dropout:g} is not from 0 to below 1")
+        check_validation(self.validation, self.statistics)
         if not 0 < self.learning_rate < 1:
             raise ValueError(f"learning_rate {self.learning_rate:g} is not between 0 and 1")
 
@@ -77,15 +93,21 @@ PRESETS = {
         batch=32,
         learning_rate=1e-3,
         one_cycle=False,
+        validation=0.1,
         statistics=False,
     ),
 }
-OUR_READING = frozenset({"channels", "normalisation", "batch_norm", "dropout", "batch", "learning_rate", "one_cycle"})
+OUR_READING = frozenset(
+    {"channels", "normalisation", "batch_norm", "dropout", "batch", "learning_rate", "one_cycle", "validation"}
+)
 """What the report's preset sets without the report, as far as we know it, stating it."""
 
 
 class Autoencoder(nn.Module):
     """Four convolutions down, four up: ``[crop, 1, mel, frame]`` in and out."""
+
+    curve: list[list[float]] | None = None
+    """Of the training, see `edge_asd_train.training_curve`."""
 
     def __init__(self, settings: CaeSettings) -> None:
         super().__init__()

@@ -77,7 +77,6 @@ def add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(options: argparse.Namespace) -> int:
     """Evaluate and print; returns the exit status."""
     from edge_asd.report.page import check_page_path, write_page
-
     from edge_asd.verification import default_cache, load_detector
 
     from .evaluate import as_document, evaluate_machines

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 from typing import Any
 
-_CAE_CROP_CHANNEL = 3.0e-5
-"""A crop of 64 frames, forward and backward, for each channel of all four layers."""
-_ANOGAN_IMAGE = 1.6e-3
+_CAE_CROP, _CAE_CHANNELS, _CAE_POWER = 2e-3, 88, 1.35
+"""A crop of 64 frames, forward and backward, with so many channels in all; and how that grows with them."""
+_ANOGAN_IMAGE = 2e-3
 """An image, forward and backward through all networks."""
-_SEARCH_STEP = 7.5e-3
+_SEARCH_STEP = 4.5e-3
 """One step of the search for all crops of a window."""
 _SCORED = 0.02
 """A window through a detector that does not search."""
@@ -44,7 +44,8 @@ def expected_seconds(kind: str, settings: Any, folds: int, train: int, test: int
     fits = 1.0 if is_held_out else float(folds)  # each of the folds leaves one part out, and all are fitted once more
     left_out = settings.validation * train if is_held_out else train
     if kind == "cae":
-        work = settings.batches(train) * settings.batch * sum(settings.channels) * _CAE_CROP_CHANNEL * fits
+        crop = _CAE_CROP * (sum(settings.channels) / _CAE_CHANNELS) ** _CAE_POWER
+        work = settings.batches(train) * settings.batch * crop * fits
         searched = _SCORED * (left_out + test)
     else:
         work = settings.batches(train) * (settings.batch_crops + settings.batch_draws) * _ANOGAN_IMAGE * fits

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from edge_asd.errors import EdgeAsdError
 from edge_asd.logmel import LogMelParameters
 
 from .bootstrap import RESAMPLES, Bootstrap
+from .cache_folder import cache_in
 from .corpus import Clip, CorpusError, Windows, load_windows, read_clips
 from .disturb import Disturbance, disturbed
 from .false_alarms import TARGET, Count, count_beyond, is_beyond, silent_about_clips
@@ -132,7 +134,9 @@ def evaluate_machine(detectors: Sequence[Detector], data: Path, machine: str, ch
         if choices.disturbance is not None:
             work = (choices.work or Path(folder)) / machine
             clips = disturbed(clips, choices.disturbance, work, title=f"{machine} test, disturbed")
-        windows = load_windows(clips, parameters, title=f"log-Mel of {machine} test")
+        # What is disturbed is not worth keeping.
+        with cache_in(Path(folder)) if choices.disturbance is not None else nullcontext():
+            windows = load_windows(clips, parameters, title=f"log-Mel of {machine} test")
     owners = [clips[i].machine_id for i in windows.clip]
     found = score_windows(members, windows, owners, title=f"{machine} test")
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from edge_asd.errors import EXIT_DONE, EXIT_SOME_FAILED, UsageError
 
+from .cache_folder import add_cache_option
+
 if TYPE_CHECKING:
     from .report_rows import Row
     from .reproduce import RecordingSet, Reproduction
@@ -47,6 +49,7 @@ def add_reproduce(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     parser.add_argument("--list", action="store_true", help="list the rows and stop")
     parser.add_argument("--recording-digits", type=int, default=1, metavar="N", help="as for training (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="of everything (default: 0)")
+    add_cache_option(parser)
     parser.set_defaults(do=run)
 
 

@@ -46,6 +46,31 @@ class Split:
             yield ~out & ~guarded, out
 
 
+def held_out_share(
+    split: Split, index: NDArray[np.intp], share: float, fewest: int
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Masks ``[window]`` of what is fitted on and what is left out, of one fit whose clips are not all fitted on.
+
+    Args:
+        split: folds that are left out whole.
+        index: of each window's machine id.
+        share: of the windows, above 0.
+        fewest: windows of each id that are left out at least.
+
+    Raises:
+        SplitError: then too few would be left to fit on.
+    """
+    for folds in range(max(1, round(share * split.count)), split.count):
+        out = split.fold < folds
+        fit = ~out & ~split.guarded[:folds].any(axis=0)
+        left, kept = (np.bincount(index[part], minlength=int(index.max()) + 1) for part in (out, fit))
+        if left.min() >= fewest:
+            if kept.min() < _MIN_FITTED:
+                break
+            return fit, out
+    raise SplitError(f"{fewest} windows of each id cannot be left out of training: record for longer")
+
+
 def split_by_recording(recordings: Sequence[str], folds: int, seed: int) -> Split:
     """Recordings stay whole, each id is spread evenly over the folds.
 

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edge_asd.audio.windows import WINDOW_SECONDS
-from edge_asd.calibration import Calibration
+from edge_asd.calibration import MIN_SCORES, Calibration
 from edge_asd.detector import Detector
 from edge_asd.logmel import Float32Array, LogMelParameters
 
 from .clip_scorer import Images
 from .corpus import MIN_CLIPS, Clip, CorpusError, Windows, digest, digests, fingerprint, load_windows, read_clips
 from .export import Made, parity_sample, to_onnx, with_defaults, write_detector
-from .splits import Split, split_by_recording, split_by_time, stretches_in_time
+from .splits import Split, held_out_share, split_by_recording, split_by_time, stretches_in_time
 
 _FINE_FOLDS = 10
 MEAN_IMAGE, UNTRAINED_START = "mean_image", "untrained_start"
@@ -47,6 +47,17 @@ class TrainingSet:
     seed: int
     background: tuple[Background, ...] = ()
     """Other machines of the site."""
+
+    def without(self, share: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Masks ``[window]``: trained on, and left out, by recordings; as many as calibration needs at least.
+
+        Args:
+            share: of the windows to leave out, above 0.
+
+        Raises:
+            SplitError: too few recordings.
+        """
+        return held_out_share(self.fine_split, self.machine_index, share, MIN_SCORES)
 
     @property
     def log_mel(self) -> Float32Array:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from parts.html import Element, assert_complete, read_html
 
 from edge_asd.audio.stream import MachineStream
 from edge_asd.audio.windows import Window
@@ -28,7 +29,6 @@ from edge_asd.replay import Replayer
 from edge_asd.replayed import ReplayedRecording
 from edge_asd.report.heard import MOST_INCIDENTS, MOST_ORDINARY, STRANGEST, WINDOWS_PER_INCIDENT, Heard
 from edge_asd.report.replay_report import MAX_BYTES, write_report
-from parts.html import Element, assert_complete, read_html
 
 RATE = 16_000
 QUICK = AlarmSettings(threshold=2.0, raise_count=1, raise_window=1, clear_after=1, rest_seconds=0.0)
