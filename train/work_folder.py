@@ -95,7 +95,7 @@ class NetworkWork:
     def finish(self, state: dict[str, Any]) -> None:
         """Keep it; its checkpoint is not needed any more."""
         self._save("network", state)
-        if self._folder is not None:
+        if self._folder is not None and self._path("network").exists():
             self._path("checkpoint").unlink(missing_ok=True)
 
     def begin(self, training: Resumable) -> int:
@@ -175,6 +175,8 @@ class WorkFolder:
         except BlockingIOError:
             self._lock.close()
             raise WorkError(f"{out}: another process is training this detector") from None
+        except OSError:
+            pass  # a file system without locks
         split = training.split
         told = {
             "version": VERSION,

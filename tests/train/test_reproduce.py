@@ -75,6 +75,11 @@ def test_rows_that_collapse_are_marked_and_go_on(recordings: RecordingSet, tmp_p
     made = Reproduction(recordings, tmp_path, recording_digits=0)
     row = made.row(CAE)
     assert "mse_over_variance" in row["collapsed"] and 0 <= row["mean"]["auc"]["value"] <= 1
+    # An epoch of 48 clips less those left out is two batches: a point for each.
+    assert [point[0] for point in row["curve"]] == [1, 2] and all(len(point) == 3 for point in row["curve"])
+    settings = load_detector(tmp_path / "report-cae.onnx").metadata
+    left_out = sum(len(c.scores) for c in settings.calibration.values())
+    assert settings.settings["folds"] == 1 and 16 <= left_out < 48, "a part is left out once, as the report does"
     diverged = made.row(replace(CAE, key="diverged", settings=replace(SHORT, learning_rate=0.99, normalisation="none")))
     assert "failed" in diverged or diverged["collapsed"], "either way it is said"
 

@@ -7,7 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from edge_asd_train.corpus import read_clips
-from edge_asd_train.splits import GUARD_SECONDS, SplitError, split_by_recording, split_by_time, stretches_in_time
+from edge_asd_train.splits import (
+    GUARD_SECONDS,
+    SplitError,
+    held_out_share,
+    split_by_recording,
+    split_by_time,
+    stretches_in_time,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -94,3 +101,27 @@ def test_stretches_end_where_a_window_is_missing() -> None:
     starts = np.array([0.0, 10.0, 20.2, 40.0, 50.0, 1000.0])
     assert stretches_in_time(starts, 10.0) == (3, 2, 1)
     assert stretches_in_time(starts[:0], 10.0) == ()
+
+
+def test_a_share_is_left_out_once() -> None:
+    index = np.array([0] * 60 + [1] * 40, np.intp)
+    recordings = [f"id_0{i}/{k // 4}" for i, k in zip(index, range(100), strict=True)]
+    split = split_by_recording(recordings, 10, 0)
+    fit, out = held_out_share(split, index, 0.1, 4)
+    assert not (fit & out).any() and (fit | out).all(), "nothing is guarded, so nothing is lost"
+    assert 4 <= out[index == 1].sum() <= 8 and not {recordings[k] for k in np.flatnonzero(fit)} & {
+        recordings[k] for k in np.flatnonzero(out)
+    }
+    # As many as calibration needs of the smaller id, if a tenth is less.
+    fit, out = held_out_share(split, index, 0.1, 12)
+    assert out[index == 1].sum() >= 12 and out.mean() < 0.5
+    with pytest.raises(SplitError, match="39 windows of each id cannot be left out of training"):
+        held_out_share(split, index, 0.1, 39)
+
+
+def test_what_is_near_in_time_is_neither_left_out_nor_fitted() -> None:
+    starts = np.arange(120) * 10.0
+    split = split_by_time(np.zeros(120, np.intp), starts, 10, GUARD_SECONDS)
+    fit, out = held_out_share(split, np.zeros(120, np.intp), 0.1, 8)
+    assert np.abs(starts[fit][:, None] - starts[out]).min() >= GUARD_SECONDS
+    assert 0 < 120 - fit.sum() - out.sum() <= 12
