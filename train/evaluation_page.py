@@ -8,14 +8,14 @@ from typing import Any
 
 import jinja2
 import numpy as np
+
+from edge_asd.audio.recording import read_windows
+from edge_asd.logmel import Float32Array, log_mel
 from edge_asd.report.clip_figure import ClipFigure
 from edge_asd.report.page import render
 from edge_asd.report.picture import spectrogram
 from edge_asd.report.plot import Curve, Group, histogram, roc
 from edge_asd.report.sound import doublings_for
-
-from edge_asd.audio.recording import read_windows
-from edge_asd.logmel import Float32Array, log_mel
 from edge_asd.roc import roc_curve
 
 from .machine_evaluation import MachineEvaluation
@@ -107,7 +107,11 @@ def _histograms(one: MachineEvaluation, name: str, rarity: float) -> tuple[str, 
         return [Group("normal", values[~label]), Group("anomalous", values[label])]
 
     scores = None if name == COMBINATION else histogram(groups(one.scores[name]), None, counted="clips")
-    return name, scores, histogram(groups(one.rarity[name]), rarity, label="rarity", counted="clips")
+    return (
+        name,
+        scores,
+        histogram(groups(one.rarity[name]), rarity, label="rarity", counted="clips", may_be_logarithmic=False),
+    )
 
 
 def _groups(one: MachineEvaluation) -> list[ShownGroup]:

@@ -71,7 +71,12 @@ def roc(curves: Sequence[Curve]) -> Markup:
 
 
 def histogram(
-    groups: Sequence[Group], threshold: float | None, *, label: str = "score", counted: str = "recordings"
+    groups: Sequence[Group],
+    threshold: float | None,
+    *,
+    label: str = "score",
+    counted: str = "recordings",
+    may_be_logarithmic: bool = True,
 ) -> Markup:
     """Groups of values over one axis, overlaid; a rug of single values where a group has few.
 
@@ -80,12 +85,13 @@ def histogram(
         threshold: drawn as a line, if there is one.
         label: of the axis of values.
         counted: what there are so many of.
+        may_be_logarithmic: where positive values span a wide range; not for a rarity, which is a logarithm already.
     """
     values = [_finite(group.values) for group in groups]
     together = np.concatenate([*values, np.array([] if threshold is None else [threshold])])
     if not together.size:
         return Markup('<p class="empty">No values.</p>')
-    low, high, is_logarithmic = _range(together, threshold)
+    low, high, is_logarithmic = _range(together, threshold, may_be_logarithmic)
     bottom = HEIGHT - BOTTOM
     horizontal = Axis(label, low, high, LEFT, WIDTH - RIGHT, is_logarithmic)
     space = np.geomspace if is_logarithmic else np.linspace
@@ -123,10 +129,10 @@ def _rug(x: float, y: float, kind: str) -> Markup:
     return Markup('<path class="rug {}" d="M{:.1f} {:.1f}v-8"/>').format(kind, x, y)
 
 
-def _range(values: Float64Array, threshold: float | None) -> tuple[float, float, bool]:
+def _range(values: Float64Array, threshold: float | None, may_be_logarithmic: bool) -> tuple[float, float, bool]:
     """From, to and whether logarithmic: where nearly all values lie, not squeezed by a few far ones."""
     low, high = float(values.min()), float(values.max())
-    if low > 0.0 and high / low > _LOGARITHMIC_FROM:
+    if may_be_logarithmic and low > 0.0 and high / low > _LOGARITHMIC_FROM:
         return low / 1.1, high * 1.1, True
     inner = np.quantile(values, [_OUTLIERS, 1.0 - _OUTLIERS])
     spread = float(inner[1] - inner[0])
