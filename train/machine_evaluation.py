@@ -197,15 +197,14 @@ def _statistics_beside(
     if refits is None or any(m.kind == "statistics" for m in members):
         return []
     try:
-        member = Member("statistics", (refits.statistics(machine),))
+        known = {c.machine_id for c in read_clips(refits.data, machine, "train")}
+        if len(known) > 1 and (strange := ", ".join(sorted(ids - known))):
+            notes.append(f"no statistics detector beside: {refits.data / machine / 'train'} has no clips of {strange}")
+            return []
+        return [Member("statistics", (refits.statistics(machine),))]
     except EdgeAsdError as error:
         notes.append(f"no statistics detector beside, as none can be fitted: {error}")
         return []
-    if ids - set(member.ids) and len(member.ids) > 1:
-        strange = ", ".join(sorted(ids - set(member.ids)))
-        notes.append(f"no statistics detector beside: {refits.data / machine / 'train'} has no clips of {strange}")
-        return []
-    return [member]
 
 
 def _alone(

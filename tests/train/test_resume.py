@@ -102,6 +102,7 @@ def names(folder: Path) -> list[str]:
 # ---------------------------------------------------------------------------------------------------------- end to end
 
 
+@pytest.mark.system  # half a minute: three trainings with their exports
 def test_killed_again_and_again(
     dataset: Path, tmp_path: Path, kill_at: KillAt, capsys: pytest.CaptureFixture[str]
 ) -> None:
