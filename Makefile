@@ -39,8 +39,9 @@ setup: $(VENV)/.train
 demo: $(VENV)/.daemon
 	$(BIN)/edge-asd demo
 
+# Two workers, each file in one of them, with one thread each: torch's own threads would only get into each other's way.
 test: lint
-	$(BIN)/python -m pytest -m "not system"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not system" -n 2 --dist loadfile
 
 test-system: $(VENV)/.test apt
 	$(BIN)/python -m pytest -m system
