@@ -7,7 +7,6 @@ The mean of A(x) over a window's crops is given beside it as ``report_score``.
 from __future__ import annotations
 
 import dataclasses
-import time
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +28,8 @@ from .reproducible import machine
 from .scratch import all_rows, chunks, scratch
 from .search_log import SearchLog
 from .standardise import Standardise, standardise_each
-from .training import TrainingSet, finish, report
-from .work_folder import NetworkWork, WorkFolder
+from .training import TrainingSet, finish
+from .work_folder import NetworkWork, WorkFolder, make_resumably
 
 SELF_CHECK_STEPS = 3
 """Few, since long searches are mildly chaotic and processors differ."""
@@ -56,13 +55,12 @@ def train(
         CollapseError: networks that do not follow their input, or a score that is the level.
         WorkError: another process trains the same detector.
     """
-    started = time.monotonic()
-    settings = settings or AnoGanSettings()
-    with WorkFolder(out, "anogan", training, settings) as work:
-        detector = _train(training, out, settings, work, licence=licence, preset=preset, allow_collapse=allow_collapse)
-        work.remove()
-    report(detector, training, started)
-    return detector
+    chosen = settings or AnoGanSettings()
+
+    def make(work: WorkFolder) -> Detector:
+        return _train(training, out, chosen, work, licence=licence, preset=preset, allow_collapse=allow_collapse)
+
+    return make_resumably("anogan", training, out, chosen, make)
 
 
 def _train(
@@ -76,7 +74,7 @@ def _train(
     allow_collapse: bool,
 ) -> Detector:
     index, ids = training.machine_index, len(training.ids)
-    parts = [training.without(settings.validation)] if settings.validation else list(training.split.parts())
+    parts = training.parts(settings.validation)
     trainings = len(parts) + (0 if settings.validation else 1)
     standardise = Standardise.fit(training.log_mel, index, ids, settings.normalisation)
     images = standardise.apply(training.log_mel, index)

@@ -138,6 +138,11 @@ def estimate(values: Floats) -> Estimate:
     return Estimate(float(values[0]), float(low), float(high))
 
 
+def estimated_areas(areas: Floats) -> dict[str, dict[str, float | list[float]]]:
+    """``auc`` and ``pauc``, each ``value`` and ``interval``, of areas ``[2, 1 + resample]``."""
+    return {"auc": estimate(areas[0]).as_dict(), "pauc": estimate(areas[1]).as_dict()}
+
+
 def weighted_areas(normal: Floats, anomalous: Floats, normal_weight: Floats, anomalous_weight: Floats) -> Floats:
     """AUC and pAUC where each clip counts as often as its weight says; ties count half.
 

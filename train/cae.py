@@ -6,7 +6,6 @@ window itself, or by its mean square alone, as the report does.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -29,9 +28,9 @@ from .crops import cut, join, random_crops
 from .reproducible import device, machine, reproducible
 from .scratch import all_rows, chunks, scratch
 from .standardise import Standardise, standardise_each
-from .training import MEAN_IMAGE, TrainingSet, finish, report
+from .training import MEAN_IMAGE, TrainingSet, finish
 from .training_curve import WINDOWS, TrainingCurve
-from .work_folder import NetworkWork, Resumable, WorkFolder
+from .work_folder import NetworkWork, Resumable, WorkFolder, make_resumably
 
 _BATCH = 16
 """Windows that are reconstructed at a time."""
@@ -90,16 +89,15 @@ def train(
         CollapseError: the networks give the mean image whatever they are shown, or the score is the level.
         WorkError: another process trains the same detector.
     """
-    started = time.monotonic()
-    settings = settings or CaeSettings()
+    chosen = settings or CaeSettings()
     frames = training.log_mel.shape[2]
-    if settings.crop_frames > frames:
-        raise UsageError(f"crop_frames {settings.crop_frames} is more than the {frames} frames of a window")
-    with WorkFolder(out, "cae", training, settings) as work:
-        detector = _train(training, out, settings, work, licence=licence, preset=preset, allow_collapse=allow_collapse)
-        work.remove()
-    report(detector, training, started)
-    return detector
+    if chosen.crop_frames > frames:
+        raise UsageError(f"crop_frames {chosen.crop_frames} is more than the {frames} frames of a window")
+
+    def make(work: WorkFolder) -> Detector:
+        return _train(training, out, chosen, work, licence=licence, preset=preset, allow_collapse=allow_collapse)
+
+    return make_resumably("cae", training, out, chosen, make)
 
 
 def _train(
@@ -116,7 +114,7 @@ def _train(
     standardise = Standardise.fit(training.log_mel, index, ids, settings.normalisation)
     images = standardise.apply(training.log_mel, index)
     centred = standardise.centred(images, index)
-    parts = [training.without(settings.validation)] if settings.validation else list(training.split.parts())
+    parts = training.parts(settings.validation)
     total = sum(settings.batches(int(fit.sum())) for fit, _ in parts)
     total += 0 if settings.validation else settings.batches(len(images))
     residuals, curves = scratch(images.shape), []

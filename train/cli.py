@@ -17,13 +17,13 @@ from .cache_folder import add_cache_option, cache_in
 from .disturb_cli import add_disturb
 from .evaluate_cli import add_evaluate
 from .fetch_cli import add_fetch
+from .kinds import FOLDS, KINDS, STATISTICS, presets_of, train_detector
 from .reproduce_cli import add_reproduce
 from .settings import HelpFormatter, field_meanings
 from .simulate_cli import add_simulate
 
 _Settings = TypeVar("_Settings")
 _NEEDED = ("torch", "onnx", "onnxscript", "tqdm")
-KINDS = ("statistics", "cae", "anogan")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,7 +52,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"edge-asd-train: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
         return EXIT_SOME_FAILED
     except KeyboardInterrupt:
-        left = "the same command goes on where it was" if options.command in KINDS else "nothing was written"
+        left = (
+            "the same command goes on where it was"
+            if options.command in (*KINDS, "reproduce")
+            else "nothing was written"
+        )
         print(f"edge-asd-train: interrupted; {left}", file=sys.stderr)
         return 130
     return status
@@ -90,9 +94,9 @@ def _add_kind(
     parser.add_argument("--machine", required=True, metavar="NAME", help="folder within it, for example slider")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="detector file to write (.onnx)")
     parser.add_argument("--id", nargs="+", metavar="ID", help="machine ids to train on; all unless given")
-    # Each part is one more network to train; an AnoGAN's takes the longest.
-    folds = {"statistics": 10, "cae": 3, "anogan": 2}[kind]
-    parser.add_argument("--folds", type=int, default=folds, help="parts for scores of clips that were not trained on")
+    parser.add_argument(
+        "--folds", type=int, default=FOLDS[kind], help="parts for scores of clips that were not trained on"
+    )
     parser.add_argument(
         "--recording-digits",
         type=int,
@@ -116,7 +120,7 @@ def _add_kind(
     add_cache_option(parser)
     parser.add_argument("--licence", metavar="TEXT", help="of the recordings; kept in the file")
     parser.add_argument("--seed", type=int, default=0, help="same seed, data and machine: same detector")
-    if kind in given and kind != "statistics":  # the settings come with torch, which takes seconds to import
+    if kind in given and kind != STATISTICS:  # the settings come with torch, which takes seconds to import
         parser.add_argument(
             "--preset",
             choices=("default", "report"),
@@ -147,16 +151,13 @@ def _settings_of(kind: str) -> list[_Setting]:
     Without torch the list is empty: help still works, and training then says what to install.
     """
     try:
-        if kind == "cae":
-            from .cae_network import OUR_READING, PRESETS
-        else:
-            from .anogan_networks import OUR_READING, PRESETS  # type: ignore[assignment]
+        presets, readings = presets_of(kind)
     except ModuleNotFoundError:
         return []
-    default, report = PRESETS["default"], PRESETS["report"]
+    default, report = presets["default"], presets["report"]
     meanings = field_meanings(type(default))
     return [
-        _Setting(name, meanings[name], getattr(default, name), getattr(report, name), name in OUR_READING)
+        _Setting(name, meanings[name], getattr(default, name), getattr(report, name), name in readings)
         for name in (f.name for f in dataclasses.fields(default))
         if name != "seed"
     ]
@@ -214,28 +215,16 @@ def _train(options: argparse.Namespace) -> int:
         )
     except ValueError as error:
         raise UsageError(str(error)) from None
-    if options.kind == "statistics":
-        from . import statistics
-
-        statistics.train(training, options.out, licence=options.licence, allow_collapse=options.allow_collapse)
-        return EXIT_DONE
-    chosen = {s.name: getattr(options, s.name) for s in _settings_of(options.kind) if hasattr(options, s.name)}
-    given = {name: tuple(v) if isinstance(v, list) else v for name, v in chosen.items() if v is not None}
-    making = {
-        "licence": options.licence,
-        "preset": options.preset,
-        "allow_collapse": options.allow_collapse or options.preset == "report",
-    }
-    if options.kind == "cae":
-        from . import cae
-        from .cae_network import PRESETS as CAE_PRESETS
-
-        cae.train(training, options.out, _settings(CAE_PRESETS[options.preset], given), **making)
-    else:
-        from . import anogan_detector
-        from .anogan_networks import PRESETS as ANOGAN_PRESETS
-
-        anogan_detector.train(training, options.out, _settings(ANOGAN_PRESETS[options.preset], given), **making)
+    settings, preset, allowed = None, "default", options.allow_collapse
+    if options.kind != STATISTICS:
+        preset = options.preset
+        allowed = allowed or preset == "report"
+        chosen = {s.name: getattr(options, s.name) for s in _settings_of(options.kind) if hasattr(options, s.name)}
+        given = {name: tuple(v) if isinstance(v, list) else v for name, v in chosen.items() if v is not None}
+        settings = _settings(presets_of(options.kind)[0][preset], given)
+    train_detector(
+        options.kind, training, options.out, settings, licence=options.licence, preset=preset, allow_collapse=allowed
+    )
     return EXIT_DONE
 
 

@@ -62,6 +62,18 @@ class Windows:
     def __len__(self) -> int:
         return int(self.log_mel.shape[0])
 
+    @property
+    def heard(self) -> NDArray[np.intp]:
+        """Indices of the clips that gave a window, in order, ``[clip]``."""
+        return np.unique(self.clip)
+
+    def per_clip(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Mean over the windows of each clip of `heard`, ``[clip]``, of a value for each window, ``[window]``."""
+        heard, place = np.unique(self.clip, return_inverse=True)
+        sums = np.bincount(place, weights=values, minlength=len(heard))
+        means: NDArray[np.float64] = sums / np.bincount(place, minlength=len(heard))
+        return means
+
 
 def read_clips(
     data: Path, machine: str, split: str, *, recording_digits: int = 1, labels: Mapping[str, bool] | None = None

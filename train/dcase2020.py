@@ -5,8 +5,11 @@ https://dcase.community/challenge2020/task-unsupervised-detection-of-anomalous-s
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+REPORTED_IDS = ("id_00", "id_02", "id_04")
+"""Machine ids of the development set at whose mean some reports stop: they leave out id_06, the hard one."""
 MACHINES = ("fan", "pump", "slider", "valve", "ToyCar", "ToyConveyor")
 DEVELOPMENT, EVALUATION = "development", "evaluation"
 SUBSETS = (DEVELOPMENT, EVALUATION)
@@ -33,3 +36,8 @@ ARCHIVES = (
     Archive(EVALUATION, 3727685, "eval_data_train_{machine}.zip", ("train",)),
     Archive(EVALUATION, 3841772, "eval_data_test_{machine}.zip", ("test",)),
 )
+
+
+def without_id_06(ids: Iterable[str]) -> tuple[str, ...] | None:
+    """The ids at whose mean some reports stop, where these are the four of the development set; else None."""
+    return REPORTED_IDS if set(ids) == {*REPORTED_IDS, "id_06"} else None

@@ -37,15 +37,15 @@ import numpy as np
 from edge_asd.detector import Detector
 from edge_asd.roc import MAX_FPR
 
-from .bootstrap import CONFIDENCE, estimate
+from .bootstrap import CONFIDENCE, estimate, estimated_areas
 from .corpus import CorpusError
+from .dcase2020 import without_id_06
 from .disturb import Disturbance
 from .false_alarms import Count
 from .machine_evaluation import Choices, MachineEvaluation, evaluate_machine
 from .scorers import COMBINATION, ENERGY, MEAN_DISTANCE, Floats
 
 SCHEMA = 1
-_REPORTED_IDS = ("id_00", "id_02", "id_04")
 
 
 def evaluate(
@@ -141,10 +141,11 @@ def _by_machine(detectors: Sequence[Detector], machines: Sequence[str] | None) -
 
 def _machine_document(found: MachineEvaluation) -> dict[str, Any]:
     scorers = _scorers(found.areas, found.level_correlation)
-    without_06 = found.mean_areas(_REPORTED_IDS) if {*_REPORTED_IDS, "id_06"} == set(found.areas_of_id) else None
+    reported = without_id_06(found.areas_of_id)
+    without_06 = None if reported is None else found.mean_areas(reported)
     for name, per_id in found.per_id.items():
         scorers[name]["per_id"] = {i: {"auc": whole, "pauc": partial} for i, (whole, partial) in per_id.items()}
-        scorers[name]["without_id_06"] = None if without_06 is None else _areas(without_06[name])
+        scorers[name]["without_id_06"] = None if without_06 is None else estimated_areas(without_06[name])
     return {
         "detectors": {
             m.name: {
@@ -198,18 +199,14 @@ def _means(machines: Sequence[dict[str, Floats]]) -> dict[str, Floats]:
 
 
 def _scorers(areas: dict[str, Floats], level: dict[str, float | None]) -> dict[str, dict[str, Any]]:
-    return {name: {**_areas(a), "level_correlation": level[name]} for name, a in areas.items()}
+    return {name: {**estimated_areas(a), "level_correlation": level[name]} for name, a in areas.items()}
 
 
 def _differences(members: Sequence[tuple[str, str]], areas: dict[str, Floats]) -> list[dict[str, Any]]:
     return [
-        {"scorer": scorer, "reference": reference, **_areas(areas[scorer] - areas[reference])}
+        {"scorer": scorer, "reference": reference, **estimated_areas(areas[scorer] - areas[reference])}
         for scorer, reference in comparisons(members, areas)
     ]
-
-
-def _areas(areas: Floats) -> dict[str, Any]:
-    return {"auc": estimate(areas[0]).as_dict(), "pauc": estimate(areas[1]).as_dict()}
 
 
 def _false_alarms(test: dict[str, Count], other: dict[str, Count]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import jinja2
 import numpy as np
 
 from edge_asd.audio.recording import read_windows
+from edge_asd.explanation import explain
 from edge_asd.logmel import Float32Array, log_mel
 from edge_asd.report.clip_figure import ClipFigure
 from edge_asd.report.page import render
@@ -156,26 +157,23 @@ def _loudest_evidence(one: MachineEvaluation, number: int) -> Float32Array:
 
 def _shown(one: MachineEvaluation, number: int, samples: Float32Array, doublings: int) -> ShownClip:
     clip = one.clips[number]
-    maps, reconstructions = {}, []
-    first, _ = one.members[0].detector_of(clip.machine_id)
-    parameters = first.log_mel_parameters
-    picture = log_mel(samples, parameters)
-    low, high = (float(p) for p in np.percentile(picture, _CONTRAST))
-    for member in one.members:
-        detector, index = member.detector_of(clip.machine_id)
-        maps[member.name] = detector.score(picture, index).anomaly_map
-        again = detector.reconstruct(picture, index)
-        if again is not None:
-            reconstructions.append(Reconstruction(member.name, spectrogram(again, low_db=low, high_db=high)))
+    used = [(member.name, *member.detector_of(clip.machine_id)) for member in one.members]
+    explained = explain(samples, used)
+    low, high = (float(p) for p in np.percentile(explained.log_mel, _CONTRAST))
+    reconstructions = [
+        Reconstruction(name, spectrogram(again, low_db=low, high_db=high))
+        for name, detector, index in used
+        if (again := detector.reconstruct(explained.log_mel, index)) is not None
+    ]
     label = "anomalous" if clip.is_anomaly else "normal"
     facts = [("label", f"{label}, {clip.machine_id}")]
     facts += [(f"rarity, {name}", f"{r[number]:.2f}") for name, r in one.rarity.items()]
     figure = ClipFigure.of(
         clip.path.name,
-        picture,
-        maps,
+        explained.log_mel,
+        explained.maps,
         samples,
-        parameters,
+        explained.parameters,
         facts=facts,
         low_db=low,
         high_db=high,

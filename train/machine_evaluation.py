@@ -152,13 +152,8 @@ def evaluate_machine(detectors: Sequence[Detector], data: Path, machine: str, ch
     if (data / machine / "train").is_dir():
         scores[MEAN_DISTANCE] = _mean_distance(read_clips(data, machine, "train"), windows, owners, machine)
     scores = {name: scores[name] for name in sorted(scores, key=lambda n: _place(n, members))}
-    heard = np.unique(windows.clip)
-
-    def per_clip(of_windows: Floats) -> Floats:
-        return np.array([of_windows[windows.clip == i].mean() for i in heard])
-
-    of_clips = {name: per_clip(s) for name, s in scores.items()}
-    labelled = [clips[i] for i in heard]
+    of_clips = {name: windows.per_clip(s) for name, s in scores.items()}
+    labelled = [clips[i] for i in windows.heard]
     bootstrap = _bootstrap(labelled, data, machine, choices)
     counts = counts_of(labelled)
     note_few_recordings({i: counts[i] for i in bootstrap.ids}, notes)
@@ -180,9 +175,10 @@ def evaluate_machine(detectors: Sequence[Detector], data: Path, machine: str, ch
         level_correlation={
             name: rank_correlation(s[normal], of_clips[ENERGY][normal], ids[normal]) for name, s in of_clips.items()
         },
-        rarity={name: per_clip(r) for name, r in rarity.items()},
+        rarity={name: windows.per_clip(r) for name, r in rarity.items()},
         recall={
-            name: bootstrap.recall(per_clip(is_beyond(r, choices.target).astype(float))) for name, r in rarity.items()
+            name: bootstrap.recall(windows.per_clip(is_beyond(r, choices.target).astype(float)))
+            for name, r in rarity.items()
         },
         test_alarms={name: count_beyond(r[of_normal], choices.target) for name, r in rarity.items()},
         other_alarms=_other_alarms(given, beside, machine, choices, notes),

@@ -21,6 +21,7 @@ from edge_asd.detector import Detector
 from edge_asd.verification import load_detector
 
 from .corpus import Clip, fingerprint, read_clips
+from .kinds import FOLDS, STATISTICS, presets_of, train_detector
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Refits:
             CorpusError: too little to train on.
             SplitError: clips that cannot be split.
         """
-        return self._made("statistics", {}, machine, None, folds=10, seed=0)
+        return self._made(STATISTICS, {}, machine, None, folds=FOLDS[STATISTICS], seed=0)
 
     def alone(self, detector: Detector, machine: str, machine_id: str) -> Detector:
         """A detector of the same kind and settings, fitted to one id alone: what a plant with one machine has.
@@ -84,18 +85,7 @@ class Refits:
         )
         # What the training says of itself belongs to the training; standard output is the evaluation's.
         with contextlib.redirect_stdout(sys.stderr):
-            if kind == "statistics":
-                from . import statistics
-
-                statistics.train(training, out, allow_collapse=True)
-            elif kind == "cae":
-                from . import cae
-
-                cae.train(training, out, settings, allow_collapse=True)
-            else:
-                from . import anogan_detector
-
-                anogan_detector.train(training, out, settings, allow_collapse=True)
+            train_detector(kind, training, out, settings, allow_collapse=True)
 
 
 def can_refit(detector: Detector) -> bool:
@@ -109,19 +99,9 @@ def can_refit(detector: Detector) -> bool:
 
 def _settings(kind: str, stored: dict[str, Any]) -> Any:
     """The settings class of a kind from a detector's metadata; None for ``statistics``, which has none."""
-    if kind == "statistics":
+    if kind == STATISTICS:
         return None
-    made: type[Any]
-    if kind == "cae":
-        from . import cae_network
-
-        made = cae_network.CaeSettings
-    elif kind == "anogan":
-        from . import anogan_networks
-
-        made = anogan_networks.AnoGanSettings
-    else:
-        raise ValueError(f"{kind} is no kind of detector that can be trained here")
+    made = type(presets_of(kind)[0]["default"])
     fields = [f.name for f in dataclasses.fields(made) if f.name != "seed"]
     return made(**{name: tuple(v) if isinstance(v := stored[name], list) else v for name in fields})
 

@@ -14,7 +14,8 @@ from .dense_baseline import DenseSettings
 from .standardise import NONE
 
 Pair = tuple[float, float]
-REPORT, OURS, PEER = "report", "ours", "peer"
+REPORT, OURS, PEER, TRIVIAL = "report", "ours", "peer", "trivial"
+"""Tables."""
 DENSE = "dense"
 """Kind of the row that is no detector."""
 
@@ -38,7 +39,7 @@ class Row:
     """Names its files."""
     title: str
     table: str
-    """`REPORT`, `OURS` or `PEER`."""
+    """`REPORT`, `OURS` or `PEER`; `TRIVIAL` needs no training."""
     kind: str
     """``statistics``, ``cae``, ``anogan``, or `DENSE`."""
     settings: Any = None

@@ -23,9 +23,9 @@ import os
 import sys
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -33,72 +33,27 @@ import numpy as np
 from tqdm import tqdm
 
 from edge_asd.detector import Detector
-from edge_asd.errors import EdgeAsdError, UsageError
+from edge_asd.errors import DetectorError, EdgeAsdError, UsageError
 from edge_asd.logmel import LogMelParameters
 from edge_asd.verification import load_detector
 
-from .bootstrap import Bootstrap, estimate
+from .bootstrap import Bootstrap, estimated_areas
 from .collapse import CollapseError
-from .corpus import Clip, CorpusError, Windows, fingerprint, load_windows, read_clips
+from .corpus import Windows, fingerprint, load_windows
+from .dcase2020 import without_id_06
 from .expected_time import expected_seconds
-from .export import write_atomically
-from .report_rows import DENSE, REPORT, Row
+from .export import ExportError, write_atomically
+from .kinds import FOLDS, train_detector
+from .recording_set import RecordingSet
+from .report_rows import DENSE, REPORT, TRIVIAL, Row
 from .scorers import ENERGY, MEAN_DISTANCE, Floats, distance_to_mean
 from .training import read_training_set
 
 SCHEMA = 1
-REPORTED_IDS = ("id_00", "id_02", "id_04")
-_FOLDS = {"cae": 3, "anogan": 2, "statistics": 10}
 
 
 class ReproduceError(EdgeAsdError):
     """The output folder cannot be used."""
-
-
-@dataclass(frozen=True)
-class RecordingSet:
-    """Recordings in the DCASE layout, development or evaluation."""
-
-    name: str
-    data: Path
-    machine: str
-    ids: tuple[str, ...]
-    train: list[Clip]
-    test: list[Clip]
-
-    @classmethod
-    def read(
-        cls,
-        name: str,
-        data: Path,
-        machine: str,
-        *,
-        ids: Sequence[str] | None = None,
-        labels: dict[str, bool] | None = None,
-        recording_digits: int = 0,
-    ) -> RecordingSet:
-        """
-        Args:
-            name: ``development`` or ``evaluation``.
-            data: folder that holds the machine's.
-            machine: folder within it, with ``train`` and ``test``.
-            ids: to take; all unless given.
-            labels: of test clips whose names carry none.
-            recording_digits: see `edge_asd_train.corpus.read_clips`.
-
-        Raises:
-            CorpusError: folders that are missing, clips without a label, ids that are not there.
-        """
-        train = read_clips(data, machine, "train", recording_digits=recording_digits)
-        test = read_clips(data, machine, "test", recording_digits=recording_digits, labels=labels)
-        there = sorted({c.machine_id for c in train})
-        if strange := sorted(set(ids or ()) - set(there)):
-            raise CorpusError(f"{data / machine / 'train'}: no clips of {', '.join(strange)}; of {', '.join(there)}")
-        chosen = tuple(i for i in there if not ids or i in ids)
-        train, test = ([c for c in clips if c.machine_id in chosen] for clips in (train, test))
-        if not test:
-            raise CorpusError(f"{data / machine / 'test'}: no test clips of {', '.join(chosen)}")
-        return cls(name, data, machine, chosen, train, test)
 
 
 class Reproduction:
@@ -123,29 +78,34 @@ class Reproduction:
             "test": len(recordings.test),
             "fingerprint": fingerprint([*recordings.train, *recordings.test]),
             "seed": seed,
+            "recording_digits": recording_digits,
         }
         self._bind()
         self.windows: Windows = load_windows(recordings.test, LogMelParameters(), title=f"{recordings.name} test")
         self._owners = [recordings.test[i].machine_id for i in self.windows.clip]
-        heard = np.unique(self.windows.clip)
-        self._heard = [recordings.test[i] for i in heard]
+        heard = [recordings.test[i] for i in self.windows.heard]
         self._bootstrap = Bootstrap(
-            [c.machine_id for c in self._heard],
-            [c.is_anomaly for c in self._heard],
-            [c.recording for c in self._heard],
+            [c.machine_id for c in heard],
+            [c.is_anomaly for c in heard],
+            [c.recording for c in heard],
             seed=zlib.crc32(recordings.machine.encode()),
         )
 
     def row(self, row: Row) -> dict[str, Any]:
         """Train and score a row, or what is left to do of it.
 
-        A row that collapses is marked; one that diverges has no numbers. Neither ends the run.
+        A row that collapses is marked; one that diverges, or cannot be written or scored, has no numbers. Neither ends
+        the run.
+
+        Raises:
+            CorpusError: too little to train on.
+            ReproduceError: what the folder holds of the row is damaged, or of other settings.
         """
         begun = time.monotonic()
         settled = {"key": row.key, "title": row.title, "table": row.table, "published": _published(row)}
         try:
             scores, collapsed, curve = self._scores(row)
-        except CollapseError as error:
+        except (CollapseError, ExportError, DetectorError) as error:
             return {**settled, "failed": str(error)}
         minutes = self._minutes(row, (time.monotonic() - begun) / 60)
         return {**settled, **self._areas(scores), "collapsed": collapsed, "curve": curve, "minutes": minutes}
@@ -156,7 +116,7 @@ class Reproduction:
         owners = [self.recordings.train[i].machine_id for i in train.clip]
         distance = distance_to_mean(train, owners, self.windows, self._owners)
         return [
-            {"key": key, "title": title, "table": "trivial", "published": None, **self._areas(scores)}
+            {"key": key, "title": title, "table": TRIVIAL, "published": None, **self._areas(scores)}
             for key, title, scores in (
                 ("energy", ENERGY, self.windows.level_dbfs),
                 ("mean-distance", MEAN_DISTANCE, distance),
@@ -170,19 +130,20 @@ class Reproduction:
     def expected_seconds(self, row: Row) -> float:
         """That the whole row takes, roughly."""
         train, test = len(self.recordings.train), len(self.windows)
-        return expected_seconds(row.kind, row.settings, _FOLDS.get(row.kind, 1), train, test)
+        return expected_seconds(row.kind, row.settings, FOLDS.get(row.kind, 1), train, test)
 
     def _scores(self, row: Row) -> tuple[Floats, str | None, Any]:
         """Scores of all windows; what is wrong with the networks; the curve of the training."""
         if row.kind == DENSE:
             return self._kept(row, lambda: self._dense(row)), None, None
         path = self.out / f"{row.key}.onnx"
-        if path.is_file():
-            detector = load_detector(path)
-        else:
+        if not path.is_file():
+            # Of a detector that is gone.
+            self._scores_file(row).unlink(missing_ok=True)
             self._train(row, path)
-            detector = load_detector(path)
+        detector = load_detector(path)
         settings = detector.metadata.settings
+        _check_settings(row, path, settings)
         collapse = settings["collapse"]
         wrong = None
         if collapse["collapsed"]:
@@ -194,24 +155,14 @@ class Reproduction:
             self.recordings.data,
             self.recordings.machine,
             ids=self.recordings.ids,
-            folds=_FOLDS[row.kind],
+            folds=FOLDS[row.kind],
             recording_digits=self.digits,
             seed=self.seed,
         )
-        allowed = row.table == REPORT
         with contextlib.redirect_stdout(sys.stderr):
-            if row.kind == "statistics":
-                from . import statistics
-
-                statistics.train(training, path)
-            elif row.kind == "cae":
-                from . import cae
-
-                cae.train(training, path, row.settings, preset=row.preset, allow_collapse=allowed)
-            else:
-                from . import anogan_detector
-
-                anogan_detector.train(training, path, row.settings, preset=row.preset, allow_collapse=allowed)
+            train_detector(
+                row.kind, training, path, row.settings, preset=row.preset, allow_collapse=row.table == REPORT
+            )
 
     def _score(self, detector: Detector, row: Row) -> Floats:
         """Score what is not scored yet, and write each score down as it comes."""
@@ -251,14 +202,14 @@ class Reproduction:
         return np.array([known[i] for i in range(len(self.windows))])
 
     def _areas(self, scores: Floats) -> dict[str, Any]:
-        per_clip = np.array([scores[self.windows.clip == i].mean() for i in np.unique(self.windows.clip)])
-        areas = self._bootstrap.areas(per_clip)
+        areas = self._bootstrap.areas(self.windows.per_clip(scores))
         ids = self._bootstrap.ids
-        reported = [ids.index(i) for i in REPORTED_IDS] if {*REPORTED_IDS} < set(ids) else None
+        reported = without_id_06(ids)
+        three = None if reported is None else areas[[ids.index(i) for i in reported]].mean(axis=0)
         return {
             "per_id": {i: {"auc": float(a[0, 0]), "pauc": float(a[1, 0])} for i, a in zip(ids, areas, strict=True)},
-            "mean": _means(areas.mean(axis=0)),
-            "without_id_06": None if reported is None else _means(areas[reported].mean(axis=0)),
+            "mean": estimated_areas(areas.mean(axis=0)),
+            "without_id_06": None if three is None else estimated_areas(three),
         }
 
     def _minutes(self, row: Row, now: float) -> float:
@@ -280,8 +231,13 @@ class Reproduction:
         write_atomically(path, json.dumps(self.data, indent=1).encode())
 
 
-def _means(areas: Floats) -> dict[str, Any]:
-    return {"auc": estimate(areas[0]).as_dict(), "pauc": estimate(areas[1]).as_dict()}
+def _check_settings(row: Row, path: Path, stored: dict[str, Any]) -> None:
+    """A detector that an older version left must not stand for a row that has changed since."""
+    if row.settings is None:
+        return
+    for name, value in json.loads(json.dumps(asdict(row.settings))).items():
+        if name != "seed" and stored.get(name) != value:
+            raise ReproduceError(f"{path}: was trained with {name} {stored.get(name)}, the row has {value}; delete it")
 
 
 def _published(row: Row) -> dict[str, Any]:

@@ -16,8 +16,9 @@ from edge_asd.errors import EXIT_DONE, EXIT_SOME_FAILED, UsageError
 from .cache_folder import add_cache_option
 
 if TYPE_CHECKING:
+    from .recording_set import RecordingSet
     from .report_rows import Row
-    from .reproduce import RecordingSet, Reproduction
+    from .reproduce import Reproduction
 
 
 def add_reproduce(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -56,6 +57,7 @@ def add_reproduce(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 def run(options: argparse.Namespace) -> int:
     """Reproduce and print; returns the exit status: 1 where a row could not be trained."""
     from .report_rows import chosen_rows
+    from .reproduce import SCHEMA
     from .reproduce_table import reproduction_table
 
     try:
@@ -75,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     if not os.access(options.out, os.W_OK):
         raise UsageError(f"--out {options.out}: cannot be written to")
-    document = {"schema": 1, "sets": _reproduce(options, rows)}
+    document: dict[str, Any] = {"schema": SCHEMA, "sets": _reproduce(options, rows)}
     (options.out / "reproduce.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print(reproduction_table(document))
     print(f"\n{options.out / 'reproduce.json'}: all of it")
@@ -84,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _sets(options: argparse.Namespace) -> list[RecordingSet]:
-    from .reproduce import RecordingSet
+    from .recording_set import RecordingSet
 
     digits = options.recording_digits
     found = [

@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .report_rows import ANCHORS, ASSUMPTIONS, OURS, PEER, REPORT, Published
+from .report_rows import ANCHORS, ASSUMPTIONS, OURS, PEER, REPORT, TRIVIAL, Published
 
+_TABLES = {
+    REPORT: "the report's rows, made again",
+    PEER: "a peer on the same recordings",
+    OURS: "ours",
+    TRIVIAL: "without training",
+}
 _POINTS = 10
 """Of a curve."""
 
@@ -28,14 +34,11 @@ def _set(name: str, found: dict[str, Any]) -> Iterator[str]:
     is_compared = name == "development"
     rows = found["rows"]
     width = max(len(r["title"]) for r in rows)
-    of = lambda table: [r for r in rows if r["table"] == table]  # noqa: E731
     yield ""
     yield "AUC / pAUC (interval of the AUC, 95 % over recordings) over ids " + _ids(rows)
     yield ""
-    yield from _means("the report's rows, made again", of(REPORT), width, is_compared)
-    yield from _means("a peer on the same recordings", of(PEER), width, is_compared)
-    yield from _means("ours", of(OURS), width, False)
-    yield from _means("without training", of("trivial"), width, False)
+    for table, title in _TABLES.items():
+        yield from _means(title, [r for r in rows if r["table"] == table], width, is_compared)
     yield ""
     yield "by id, AUC / pAUC" + (" (published)" if is_compared else "")
     yield from _per_id(rows, width, is_compared)

@@ -48,16 +48,19 @@ class TrainingSet:
     background: tuple[Background, ...] = ()
     """Other machines of the site."""
 
-    def without(self, share: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Masks ``[window]``: trained on, and left out, by recordings; as many as calibration needs at least.
+    def parts(self, validation: float) -> list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
+        """For each fit, masks ``[window]`` of the windows to fit on and of those left out, by recordings.
 
         Args:
-            share: of the windows to leave out, above 0.
+            validation: share of the windows that a single fit leaves out, more where calibration needs more; 0: a fit
+                for each fold.
 
         Raises:
             SplitError: too few recordings.
         """
-        return held_out_share(self.fine_split, self.machine_index, share, MIN_SCORES)
+        if not validation:
+            return list(self.split.parts())
+        return [held_out_share(self.fine_split, self.machine_index, validation, MIN_SCORES)]
 
     @property
     def log_mel(self) -> Float32Array:

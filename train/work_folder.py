@@ -16,18 +16,19 @@ import pickle
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
+from edge_asd.detector import Detector
 from edge_asd.errors import EdgeAsdError
 
 from .corpus import fingerprint
 from .reproducible import machine
-from .training import TrainingSet
+from .training import TrainingSet, report
 
 VERSION = 1
 """Of the networks' training and of the files; raised when either changes."""
@@ -230,3 +231,26 @@ class WorkFolder:
         found = [f"{finished} network{'s' if finished > 1 else ''} finished"] if finished else []
         found += ["one begun" for _ in self.folder.glob("checkpoint-*.pt")]
         return ", ".join(found)
+
+
+def make_resumably(
+    kind: str, training: TrainingSet, out: Path, settings: Any, make: Callable[[WorkFolder], Detector]
+) -> Detector:
+    """Make a detector in its work folder, remove that, and say what was made.
+
+    Args:
+        kind: of detector.
+        training: what is trained on.
+        out: the detector file.
+        settings: a dataclass.
+        make: trains and writes the detector.
+
+    Raises:
+        WorkError: another process trains the same detector.
+    """
+    started = time.monotonic()
+    with WorkFolder(out, kind, training, settings) as work:
+        detector = make(work)
+        work.remove()
+    report(detector, training, started)
+    return detector

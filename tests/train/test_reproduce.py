@@ -12,8 +12,9 @@ import pytest
 from edge_asd_train import cli
 from edge_asd_train.cae_network import PRESETS
 from edge_asd_train.dense_baseline import DenseSettings
+from edge_asd_train.recording_set import RecordingSet
 from edge_asd_train.report_rows import DENSE, GRID, PEER, REPORT, ROWS, Published, Row, chosen_rows
-from edge_asd_train.reproduce import RecordingSet, ReproduceError, Reproduction
+from edge_asd_train.reproduce import ReproduceError, Reproduction
 from edge_asd_train.reproduce_table import reproduction_table
 
 from edge_asd.errors import UsageError
@@ -87,12 +88,43 @@ def test_a_folder_is_of_one_set_of_recordings(recordings: RecordingSet, dataset:
 def test_rows_that_collapse_are_marked_and_go_on(recordings: RecordingSet, tmp_path: Path) -> None:
     made = Reproduction(recordings, tmp_path, recording_digits=0)
     row = made.row(CAE)
+    assert row["published"]["without_id_06"] == (0.904, 0.766)
     assert "mse_over_variance" in row["collapsed"] and 0 <= row["mean"]["auc"]["value"] <= 1
     # An epoch of 48 clips less those left out is a batch: a point of it.
     assert [point[0] for point in row["curve"]] == [1] and all(len(point) == 3 for point in row["curve"])
     settings = load_detector(tmp_path / "report-cae.onnx").metadata
     left_out = sum(len(c.scores) for c in settings.calibration.values())
     assert settings.settings["folds"] == 1 and 16 <= left_out < 48, "a part is left out once, as the report does"
+
+
+def test_rows_that_cannot_be_trained_are_told_and_go_on(recordings: RecordingSet, tmp_path: Path) -> None:
+    made = Reproduction(recordings, tmp_path, recording_digits=0)
+    # Ours may not collapse: it is refused by its first network.
+    refused = made.row(replace(CAE, key="ours", table="ours"))
+    assert refused["failed"].startswith("collapsed: ") and "mean" not in refused
+    assert not (tmp_path / "ours.onnx").exists()
+
+
+def test_a_row_that_has_changed_is_not_taken_for_the_old_one(
+    recordings: RecordingSet, finished: Path, tmp_path: Path
+) -> None:
+    made = Reproduction(recordings, tmp_path, recording_digits=0)
+    shutil.copy(finished / "statistics.onnx", tmp_path / "report-cae.onnx")
+    with pytest.raises(
+        ReproduceError, match=r"report-cae\.onnx: was trained with crop_frames None, the row has 64; del"
+    ):
+        made.row(CAE)
+
+
+def test_scores_of_a_detector_that_is_gone_are_not_taken(recordings: RecordingSet, out: Path) -> None:
+    made = Reproduction(recordings, out, recording_digits=0)
+    # A row with another key, of the same kind: the scores are of nothing that is there.
+    (out / "other.scores.jsonl").write_text("".join(f"[{i}, 0.0]\n" for i in range(24)))
+    shutil.move(out / "statistics.onnx", out / "kept.onnx")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Reproduction, "_train", lambda self, row, path: shutil.copy(out / "kept.onnx", path))
+        row = made.row(replace(STATISTICS, key="other"))
+    assert row["mean"]["auc"]["value"] != 0.5, "it was scored anew"
 
 
 def test_the_tables(recordings: RecordingSet, out: Path) -> None:
