@@ -38,7 +38,8 @@ def _set(name: str, found: dict[str, Any]) -> Iterator[str]:
     yield "AUC / pAUC (interval of the AUC, 95 % over recordings) over ids " + _ids(rows)
     yield ""
     for table, title in _TABLES.items():
-        yield from _means(title, [r for r in rows if r["table"] == table], width, is_compared)
+        of_others = is_compared and table in (REPORT, PEER)
+        yield from _means(title, [r for r in rows if r["table"] == table], width, of_others)
     yield ""
     yield "by id, AUC / pAUC" + (" (published)" if is_compared else "")
     yield from _per_id(rows, width, is_compared)

@@ -141,6 +141,8 @@ def test_the_tables(recordings: RecordingSet, out: Path) -> None:
     assert "published: 0.904 / 0.766 (00, 02, 04)" in line and "COLLAPSED: mse_over_variance" in line
     assert "    CAE                           0.6 (0.5)" in lines
     assert "    diverged                      it diverged" in lines
+    ours = next(line for line in lines if line.startswith("    statistics, no network"))
+    assert "published" not in ours, "nobody else has published ours"
     energy = next(r for r in rows if r["key"] == "energy")
     assert f"    energy                        {energy['mean']['auc']['value']:.3f} / " in text
     assert "published by others" in text and "UMINHO 2020" in text and "where the report is silent" in text
