@@ -27,6 +27,7 @@ from .latent_search import search
 from .reproducible import machine
 from .scratch import all_rows, chunks, scratch
 from .search_log import SearchLog
+from .search_parity import check_search
 from .standardise import Standardise, standardise_each
 from .training import TrainingSet, finish
 from .work_folder import NetworkWork, WorkFolder, make_resumably
@@ -36,6 +37,8 @@ SELF_CHECK_STEPS = 3
 _BATCH = 16
 _CHECKED = 32
 """Windows that the final networks are checked on."""
+_SEARCHES_COMPARED = 2
+"""Windows whose long searches are compared with PyTorch's; some seconds."""
 
 
 def train(
@@ -53,6 +56,7 @@ def train(
 
     Raises:
         CollapseError: networks that do not follow their input, or a score that is the level.
+        ExportError: ONNX Runtime computes something else than PyTorch, see `edge_asd_train.search_parity`.
         WorkError: another process trains the same detector.
     """
     chosen = settings or AnoGanSettings()
@@ -131,6 +135,9 @@ def _train(
     )
     figures.check(allow_collapse)
     crops_per_window = crops(torch.from_numpy(images[:1])).shape[0]
+    searching = networks.search_model()
+    some = np.unique(np.linspace(0, len(images) - 1, _SEARCHES_COMPARED).round().astype(np.intp))
+    check_search(networks.latent_search(), searching, crops(torch.from_numpy(images[some])))
     before, after = Before(standardise).eval(), After(standardise, scorer, crops_per_window).eval()
     return finish(
         "anogan",
@@ -149,7 +156,7 @@ def _train(
         },
         licence=licence,
         ablations=ABLATIONS if settings.statistics and settings.encoder else (),
-        model=compose(before, networks, after, images.shape[1:]),
+        model=compose(before, searching, after, images.shape[1:]),
         search_steps=SELF_CHECK_STEPS,
         heard=heard,
     )

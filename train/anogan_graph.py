@@ -94,12 +94,12 @@ class AnoGanDetector(nn.Module):
         return outputs
 
 
-def compose(before: Before, networks: AnoGan, after: After, shape: tuple[int, ...]) -> onnx.ModelProto:
+def compose(before: Before, searching: onnx.ModelProto, after: After, shape: tuple[int, ...]) -> onnx.ModelProto:
     """One graph with inputs ``log_mel``, ``machine_id``, ``ablation``, and ``search_steps`` (with a default).
 
     Args:
         before: log-Mel to crops.
-        networks: with their search.
+        searching: the search, from `AnoGan.search_model`; becomes part of the result.
         after: reconstructions to outputs.
         shape: (mel, frame) of a window.
     """
@@ -123,7 +123,8 @@ def compose(before: Before, networks: AnoGan, after: After, shape: tuple[int, ..
         output_names=["score", "anomaly_map", "report_score", "reconstructed"],
         dynamic_shapes=({0: window}, {0: window}, None, {0: crop}, {0: crop}),
     )
-    middle = networks.search_model()
+    middle = onnx.ModelProto()
+    middle.CopyFrom(searching)
     _make_start_untrained(middle.graph)
     _rename(first.graph, "before/", {"log_mel", "machine_id", "query"})
     shared = {"log_mel", "machine_id", "ablation", "reconstruction", "loss"}

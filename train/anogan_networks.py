@@ -34,8 +34,9 @@ class AnoGanSettings:
     sound, level kept; none: the log-Mel as it is."""
     latent: int = 64
     """Entries of z, drawn from N(0, 1)."""
-    generator_channels: int = 16
-    """Channels of the generator's last hidden layer; each layer before has twice as many. Decides the search's cost."""
+    generator_channels: int = 12
+    """Channels of the generator's last hidden layer; each layer before has twice as many. Decides the search's cost: 12
+    takes two thirds of the time of 16 and hears as much; 8 takes half, but hears less."""
     discriminator_channels: int = 8
     """Channels of the discriminator's first layer; each layer after has twice as many."""
     encoder_channels: int = 16
@@ -73,6 +74,9 @@ class AnoGanSettings:
     """Steps of the search where the detector's user asks for no other number."""
     search_learning_rate: float = 0.1
     """Adam's step in z in the search."""
+    search_rate_decay: float = 0.98
+    """What that step is multiplied with after each, so that a search comes to rest, at the same place on every machine;
+    1: it stays."""
     statistics: bool = True
     """Score the statistics of the residual; else A(x), as the report does."""
     held_out_windows: int = 100
@@ -97,6 +101,8 @@ class AnoGanSettings:
         if self.search_steps < 0 or self.epochs < 0:
             raise ValueError(f"search_steps {self.search_steps} or epochs {self.epochs} is negative")
         check_validation(self.validation, self.statistics)
+        if not 0.0 < self.search_rate_decay <= 1.0:
+            raise ValueError(f"search_rate_decay {self.search_rate_decay:g} is not above 0 and at most 1")
         for name in ("beta1", "beta2", "average_decay"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"{name} {getattr(self, name):g} is not from 0 to below 1")
@@ -129,6 +135,7 @@ PRESETS = {
         encoder=False,
         search_steps=1000,
         search_learning_rate=0.001,
+        search_rate_decay=1.0,
         statistics=False,
     ),
 }
@@ -207,6 +214,7 @@ class AnoGan(nn.Module):
             latent=self.settings.latent,
             lam=self.settings.lam,
             learning_rate=self.settings.search_learning_rate,
+            rate_decay=self.settings.search_rate_decay,
         )
 
     def search_model(self) -> onnx.ModelProto:

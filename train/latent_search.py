@@ -24,6 +24,8 @@ from torch.nn.utils import parametrize
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 """Adam's own defaults (Kingma & Ba 2015)."""
+DECAYS = 3
+"""Powers that are carried from step to step: of the two betas, and of the learning rate's decay."""
 
 
 class LatentSearch(nn.Module):
@@ -36,6 +38,8 @@ class LatentSearch(nn.Module):
         latent: entries of z.
         lam: lambda, the share of the features in the loss. Both terms are sums, so their sizes weigh as well.
         learning_rate: Adam's step in z, which is N(0, 1) in training.
+        rate_decay: what the learning rate is multiplied with after each step. The gradient of an absolute difference
+            does not fade near the optimum: without decay z hops about it for ever, and where to is up to the last bit.
 
     The networks are copied, put into evaluation mode, frozen, and their batch norms folded.
     """
@@ -49,12 +53,13 @@ class LatentSearch(nn.Module):
         latent: int,
         lam: float,
         learning_rate: float,
+        rate_decay: float = 1.0,
     ) -> None:
         super().__init__()
         self.generator = frozen(generator)
         self.features = frozen(features)
         self.encoder = None if encoder is None else frozen(encoder)
-        self.latent, self.lam, self.learning_rate = latent, lam, learning_rate
+        self.latent, self.lam, self.learning_rate, self.rate_decay = latent, lam, learning_rate, rate_decay
         self.eval()
 
     def start(self, query: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,16 +88,17 @@ class LatentSearch(nn.Module):
     def step(self, state: Sequence[Tensor], query: Tensor, query_features: Tensor) -> tuple[Tensor, ...]:
         """One step of Adam. ``state`` is (z, momentum, variance, decay, best loss, best image), as is what returns.
 
-        ``decay`` holds beta1^t and beta2^t: a product per step is the same in every runtime, a power is not.
+        ``decay`` holds the powers beta1^t, beta2^t and rate_decay^t: a product per step is the same in every runtime, a
+        power is not.
         """
         z, momentum, variance, decay, best_loss, best_image = state
         slope, loss, image = self.gradient(z, query, query_features)
         best_loss, best_image = _keep_best(loss, image, best_loss, best_image)
-        decay = decay * torch.tensor([BETA1, BETA2])
+        learning_rate = self.learning_rate * decay[2]
+        decay = decay * torch.tensor([BETA1, BETA2, self.rate_decay], dtype=decay.dtype)
         momentum = BETA1 * momentum + (1.0 - BETA1) * slope
         variance = BETA2 * variance + (1.0 - BETA2) * slope * slope
-        correction = 1.0 - decay
-        z = z - self.learning_rate * (momentum / correction[0]) / ((variance / correction[1]).sqrt() + EPSILON)
+        z = z - learning_rate * (momentum / (1.0 - decay[0])) / ((variance / (1.0 - decay[1])).sqrt() + EPSILON)
         return z, momentum, variance, decay, best_loss, best_image
 
     def finish(
@@ -122,7 +128,8 @@ def search(model: LatentSearch, query: Tensor, search_steps: int) -> tuple[Tenso
     """
     with torch.no_grad():
         query_features, z = model.start(query)
-        decay, best_loss = torch.ones(2), torch.full((len(query),), torch.inf)
+        decay = torch.ones(DECAYS, dtype=query.dtype)
+        best_loss = torch.full((len(query),), torch.inf, dtype=query.dtype)
         state: tuple[Tensor, ...] = (z, torch.zeros_like(z), torch.zeros_like(z), decay, best_loss, query)
         for _ in range(search_steps):
             state = model.step(state, query, query_features)

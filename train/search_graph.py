@@ -20,12 +20,11 @@ from torch import Tensor, nn
 from torch._decomp import get_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from .latent_search import LatentSearch
+from .latent_search import DECAYS, LatentSearch
 
 aten = torch.ops.aten
 
-_LARGE = 256  # entries; smaller constants stay where they are used
-_TRACED_CROPS = 3  # torch specialises a batch of 1 (and, at times, 2)
+_TRACED_CROPS = 5  # torch specialises a batch of 1 (and, at times, 2); no other first dimension is as long
 Z_START = "search/z_start"
 """Where the search begins, in the graph."""
 _STATE = ("z", "momentum", "variance", "decay", "best_loss", "best_image")
@@ -112,65 +111,43 @@ class _Start(_Step):
         return self.model.start(*inputs)
 
 
-class _Finish(_Step):
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        return self.model.finish(*inputs)
+_Key = tuple[tuple[int, ...], str, bytes]
 
 
-def _parts(
-    model: LatentSearch, image_shape: tuple[int, int]
-) -> tuple[onnx.ModelProto, onnx.ModelProto, onnx.ModelProto]:
+def _parts(model: LatentSearch, image_shape: tuple[int, int]) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     query = torch.zeros(_TRACED_CROPS, 1, *image_shape)
     query_features, z = model.start(query)
     loss = torch.full((_TRACED_CROPS,), torch.inf)
     # Every example is a tensor of its own: make_fx takes one that is passed twice for one and the same input.
-    state = (z, torch.zeros_like(z), torch.zeros_like(z), torch.ones(2), loss, torch.zeros_like(query))
+    state = (z, torch.zeros_like(z), torch.zeros_like(z), torch.ones(DECAYS), loss, torch.zeros_like(query))
     inputs = dict(zip((*_STATE, "query", "query_features"), (*state, query, query_features), strict=True))
-    last = {name: inputs[name] for name in ("z", "best_loss", "best_image", "query", "query_features")}
     return (
         _export(_Start(model), {"query": query}, ("query_features", "z_start")),
         _export(_Step(model), inputs, [f"next_{name}" for name in _STATE]),
-        _export(_Finish(model), last, ("reconstruction", "loss")),
     )
 
 
-_Key = tuple[tuple[int, ...], str, bytes]
-
-
-class _Assembly:
-    """Puts exported parts into one graph; weights that several parts use are stored once, in the outer graph."""
-
-    def __init__(self, model: LatentSearch) -> None:
-        self.names = {_key(value.numpy()): name for name, value in model.named_parameters()}
-        self.weights: dict[_Key, TensorProto] = {}
-
-    def take(self, part: onnx.ModelProto, prefix: str, keep: dict[str, str]) -> onnx.GraphProto:
-        """The part's graph, its values renamed by ``keep`` or else prefixed, and its large initialisers taken out."""
-        graph = part.graph
-        if part.functions:
-            raise ValueError("the exporter left functions that are not inlined")
-        renamed = dict(keep)
-        small = []
-        for tensor in graph.initializer:
-            array = numpy_helper.to_array(tensor)
-            if array.size < _LARGE and tensor.name not in {v.name for v in graph.output}:
-                renamed[tensor.name] = f"{prefix}{tensor.name}"
-                small.append(numpy_helper.from_array(array, renamed[tensor.name]))
-                continue
-            name = self.names.get(_key(array), f"{prefix}{tensor.name}")
-            shared = self.weights.setdefault(_key(array), numpy_helper.from_array(array, name))
-            renamed[tensor.name] = shared.name
-        for node in graph.node:
-            for names in (node.input, node.output):
-                names[:] = [renamed.get(n, f"{prefix}{n}") if n else n for n in names]
-            node.name = f"{prefix}{node.name}"
-            node.doc_string = ""
-            del node.metadata_props[:]
-        for value in (*graph.input, *graph.output):
-            value.name = renamed.get(value.name, f"{prefix}{value.name}")
-        del graph.initializer[:], graph.value_info[:]
-        graph.initializer.extend(small)
-        return graph
+def _take(part: onnx.ModelProto, prefix: str, keep: dict[str, str], weights: dict[_Key, str]) -> onnx.GraphProto:
+    """The part's graph, its initialisers named as ``weights`` says, other values by ``keep`` or else prefixed."""
+    graph = part.graph
+    if part.functions:
+        raise ValueError("the exporter left functions that are not inlined")
+    renamed, initialisers = dict(keep), {}
+    for tensor in graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        renamed[tensor.name] = keep.get(tensor.name) or weights.get(_key(array), f"{prefix}{tensor.name}")
+        initialisers[renamed[tensor.name]] = array  # once, where several are equal
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [renamed.get(n, f"{prefix}{n}") if n else n for n in names]
+        node.name = f"{prefix}{node.name}"
+        node.doc_string = ""
+        del node.metadata_props[:]
+    for value in (*graph.input, *graph.output):
+        value.name = renamed.get(value.name, f"{prefix}{value.name}")
+    del graph.initializer[:], graph.value_info[:]
+    graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in initialisers.items())
+    return graph
 
 
 def _key(array: NDArray[Any]) -> _Key:
@@ -190,17 +167,22 @@ def search_model(model: LatentSearch, *, image_shape: tuple[int, int], default_s
         initialiser, hence optional), and outputs ``reconstruction`` ``[crop, 1, mel, frame]``, G of the best z, and
         ``loss`` ``[crop]``, A(x) there.
 
-    Every other name begins with ``search/``, ``start/``, ``step/``, ``finish/``, ``generator.``, ``features.`` or
-    ``encoder.``. Compose it with others without a prefix: ``onnx.compose.add_prefix`` does not rename outer weights
-    inside the loop's body.
+    Every other name begins with ``search/``, ``start/``, ``step/``, ``generator.``, ``features.`` or ``encoder.``.
+    Compose it with others without a prefix: ``onnx.compose.add_prefix`` does not rename what the loop's body takes from
+    outside.
+
+    The loop turns once more than there are steps, so that the last z has its say without a second copy of the
+    generator beside the loop's; what that turn makes of z is thrown away.
     """
-    start, step, finish = _parts(model, image_shape)
-    assembly = _Assembly(model)
+    start, step = _parts(model, image_shape)
+    names = {_key(value.numpy()): name for name, value in model.named_parameters()}
     outer = {"query": "query", "query_features": "search/query_features", "z_start": Z_START}
-    before = assembly.take(start, "start/", outer)
-    body = assembly.take(step, "step/", outer)
-    last = {name: f"search/{name}" for name in ("z", "best_loss", "best_image")}
-    after = assembly.take(finish, "finish/", outer | last | {name: name for name in ("reconstruction", "loss")})
+    inside = {key: name for key, name in names.items() if not name.startswith("encoder.")}
+    # What both parts use must be stored in both: ONNX Runtime packs a weight for its fastest convolution only where it
+    # lies in the graph that uses it. That is the features alone; the generator is in the loop's body only.
+    outside = {key: name if name.startswith("encoder.") else f"start/{name}" for key, name in names.items()}
+    before = _take(start, "start/", outer, outside)
+    body = _take(step, "step/", outer, inside)
     del body.input[len(_STATE) :]  # query and its features come from outside the body
     body.input.insert(0, helper.make_tensor_value_info("step/number", TensorProto.INT64, []))
     body.input.insert(1, helper.make_tensor_value_info("step/go_on", TensorProto.BOOL, []))
@@ -210,12 +192,14 @@ def search_model(model: LatentSearch, *, image_shape: tuple[int, int], default_s
 
     constants = {
         "search_steps": np.array(default_steps, np.int64),
+        "search/one": np.array(1, np.int64),
         "search/go_on": np.array(True),
-        "search/decay_start": np.ones(2, np.float32),
+        "search/decay_start": np.ones(DECAYS, np.float32),
         "search/zero": np.zeros((), np.float32),
         "search/infinity": np.array(np.inf, np.float32),
     }
     initial = [
+        helper.make_node("Add", ["search_steps", "search/one"], ["search/turns"]),
         helper.make_node("Mul", [Z_START, "search/zero"], ["search/no_momentum"]),
         helper.make_node("Shape", ["query"], ["search/crops"], end=1),
         helper.make_node("Expand", ["search/infinity", "search/crops"], ["search/no_loss"]),
@@ -223,23 +207,21 @@ def search_model(model: LatentSearch, *, image_shape: tuple[int, int], default_s
     carried = [Z_START, "search/no_momentum", "search/no_momentum", "search/decay_start", "search/no_loss"]
     loop = helper.make_node(
         "Loop",
-        ["search_steps", "search/go_on", *carried, "query"],
-        [f"search/{name}" for name in _STATE],
+        ["search/turns", "search/go_on", *carried, "query"],
+        [*(f"search/{name}" for name in _STATE[:-2]), "loss", "reconstruction"],
         name="search",
         body=body,
     )
     steps_input = helper.make_tensor_value_info("search_steps", TensorProto.INT64, [])
     graph = helper.make_graph(
-        [*before.node, *initial, loop, *after.node],
+        [*before.node, *initial, loop],
         "latent_search",
         [before.input[0], steps_input],
-        list(after.output),
         [
-            *(numpy_helper.from_array(value, name) for name, value in constants.items()),
-            *assembly.weights.values(),
-            *before.initializer,
-            *after.initializer,
+            helper.make_tensor_value_info("reconstruction", TensorProto.FLOAT, ["crop", 1, *image_shape]),
+            helper.make_tensor_value_info("loss", TensorProto.FLOAT, ["crop"]),
         ],
+        [*(numpy_helper.from_array(value, name) for name, value in constants.items()), *before.initializer],
     )
     result = helper.make_model(graph, opset_imports=step.opset_import, ir_version=step.ir_version)
     onnx.checker.check_model(result, full_check=True)

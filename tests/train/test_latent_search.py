@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
+from edge_asd_train.export import ExportError
 from edge_asd_train.latent_search import LatentSearch, frozen, search
 from edge_asd_train.search_graph import search_model
+from edge_asd_train.search_parity import LOSS_TOLERANCES, body_of, check_search
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
@@ -57,7 +61,7 @@ def model(request) -> LatentSearch:
     torch.manual_seed(5)
     generator, features, encoder = networks()
     start = encoder if request.param == "encoder" else None
-    return LatentSearch(generator, features, start, latent=LATENT, lam=0.1, learning_rate=0.05)
+    return LatentSearch(generator, features, start, latent=LATENT, lam=0.1, learning_rate=0.05, rate_decay=0.98)
 
 
 @pytest.fixture(scope="module")
@@ -88,19 +92,6 @@ def query() -> Tensor:
     return torch.randn(5, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(3))
 
 
-def body_of(exported: onnx.ModelProto) -> onnx.ModelProto:
-    """The loop's body as a model of its own."""
-    loop = next(node for node in exported.graph.node if node.op_type == "Loop")
-    body = onnx.GraphProto()
-    body.CopyFrom(loop.attribute[0].g)
-    outer = {tensor.name: tensor for tensor in exported.graph.initializer}
-    used = {name for node in body.node for name in node.input}
-    body.initializer.extend(outer[name] for name in sorted(used & outer.keys()))
-    for name in ("query", "search/query_features"):
-        body.input.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
-    return onnx.helper.make_model(body, opset_imports=exported.opset_import, ir_version=exported.ir_version)
-
-
 def test_gradient_of_one_step(model: LatentSearch, exported: onnx.ModelProto, query: Tensor) -> None:
     features, _ = model.start(query)
     z = torch.randn(5, LATENT, generator=torch.Generator().manual_seed(4), requires_grad=True)
@@ -116,7 +107,7 @@ def test_gradient_of_one_step(model: LatentSearch, exported: onnx.ModelProto, qu
             "step/z": z.detach().numpy(),
             "step/momentum": zeros,
             "step/variance": zeros,
-            "step/decay": np.ones(2, np.float32),
+            "step/decay": np.ones(3, np.float32),
             "step/best_loss": np.full(5, np.inf, np.float32),
             "step/best_image": np.zeros(query.shape, np.float32),
             "query": query.numpy(),
@@ -128,6 +119,33 @@ def test_gradient_of_one_step(model: LatentSearch, exported: onnx.ModelProto, qu
     assert np.abs(found - slope.numpy()).max() <= 1e-6 * slope.abs().max().item()
     np.testing.assert_allclose(best_loss, loss.detach(), rtol=1e-6)
     np.testing.assert_allclose(best_image, image.detach(), atol=1e-6)
+
+
+def test_long_searches_agree_too_and_with_float64(
+    model: LatentSearch, exported: onnx.ModelProto, query: Tensor
+) -> None:
+    parity = check_search(model, exported, query)
+    assert set(parity.losses) == set(LOSS_TOLERANCES) == {100, 500}
+    assert 0 < parity.gradient_from_float64 < 1e-6 and 0 < parity.loss_from_float64 < 5e-6
+
+
+@pytest.mark.parametrize("what", ["generator.1.weight", "features.0.bias", "learning rate"])
+def test_a_search_that_is_another_is_refused(
+    model: LatentSearch, exported: onnx.ModelProto, query: Tensor, what: str
+) -> None:
+    """In one part of the step, by a hundredth; the learning rate by a thousandth."""
+    spoilt = onnx.ModelProto()
+    spoilt.CopyFrom(exported)
+    other = model
+    if what == "learning rate":  # which no gradient tells
+        other = copy.deepcopy(model)
+        other.learning_rate *= 1.001
+    else:
+        body = next(node for node in spoilt.graph.node if node.op_type == "Loop").attribute[0].g
+        tensor = next(tensor for tensor in body.initializer if tensor.name == what)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * np.float32(1.01), what))
+    with pytest.raises(ExportError, match="loss after 100" if what == "learning rate" else "step"):
+        check_search(other, spoilt, query)
 
 
 @pytest.mark.parametrize("steps", [0, 1, 20, 100])
@@ -183,12 +201,18 @@ def test_steps_have_a_default_that_can_be_overridden(exported: onnx.ModelProto, 
     assert (run(query)[1] != run(query, 1)[1]).any()
 
 
-def test_weights_are_stored_once(model: LatentSearch, exported: onnx.ModelProto) -> None:
+def test_weights_are_stored_once_but_for_the_features(model: LatentSearch, exported: onnx.ModelProto) -> None:
+    body = next(node for node in exported.graph.node if node.op_type == "Loop").attribute[0].g
+    inside, outside = ([tensor.name for tensor in graph.initializer] for graph in (body, exported.graph))
+    assert len(set(inside + outside)) == len(inside + outside)
+    expected = {name for name, _ in model.named_parameters() if not name.startswith("encoder.")}
+    # ONNX Runtime takes its fastest convolutions only for weights of the graph that they are used in.
+    assert expected <= set(inside)
+    assert {f"start/{name}" for name in expected if name.startswith("features.")} <= set(outside)
     needed = sum(parameter.numel() for parameter in model.parameters()) * 4
+    features = sum(parameter.numel() for parameter in model.features.parameters()) * 4
     overhead = 60_000  # nodes and small constants
-    assert len(exported.SerializeToString()) < needed + overhead
-    names = [tensor.name for tensor in exported.graph.initializer]
-    assert "generator.1.weight" in names and len(names) == len(set(names))
+    assert len(exported.SerializeToString()) < needed + features + overhead
 
 
 def test_folding_leaves_the_networks_and_their_output_as_they_were() -> None:
