@@ -8,8 +8,10 @@ to the bit, whatever the number of threads.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,11 @@ _HZ_PER_LINEAR_MEL = 200.0 / 3.0
 _BREAK_HZ = 1000.0
 _BREAK_MEL = _BREAK_HZ / _HZ_PER_LINEAR_MEL
 _LOG_STEP = np.log(6.4) / 27.0
+
+_DB_PER_NEPER = 10.0 / np.log(10.0)
+"""Of power."""
+_BLOCK_FRAMES = 32
+"""Frames transformed at a time: what they need stays in the processor's cache, which halves the time of a window."""
 
 
 @dataclass(frozen=True)
@@ -104,29 +111,29 @@ def mel_frequencies(parameters: LogMelParameters) -> Float64Array:
     return mel_to_hz(np.linspace(low, high, parameters.n_mels + 2))
 
 
+@dataclass(frozen=True)
+class _Slopes:
+    """The triangular filters, cut at their edges and centres: between two of these one filter rises, one falls."""
+
+    rising: Float64Array
+    """Weight of each bin in the filter that rises there, ``[n_fft / 2 + 1]``; one less it is that of the falling."""
+    starts: list[int]
+    """First bin behind each edge, ``[n_mels + 2]``."""
+    height: Float64Array
+    """Of each filter, ``[n_mels, 1]``: unit area (``norm='slaney'``)."""
+
+
 @lru_cache(maxsize=8)
-def mel_filterbank(parameters: LogMelParameters) -> Float64Array:
-    """Triangular filters of unit area (``norm='slaney'``), shape ``[mel, n_fft / 2 + 1]``."""
+def _slopes(parameters: LogMelParameters) -> _Slopes:
     edges = mel_frequencies(parameters)
     bins = np.fft.rfftfreq(parameters.n_fft, 1.0 / parameters.sample_rate)
-    rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
-    falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
-    filters = np.maximum(0.0, np.minimum(rising, falling))
-    filters *= (2.0 / (edges[2:] - edges[:-2]))[:, None]
-    filters.flags.writeable = False
-    return filters
-
-
-@lru_cache(maxsize=8)
-def _banded_filterbank(parameters: LogMelParameters) -> tuple[list[tuple[int, int]], list[Float64Array]]:
-    """The non-zero stretch of every filter, ``[from, to)`` in bins, and its weights as a column ``[bin, 1]``."""
-    stretches, weights = [], []
-    for row in mel_filterbank(parameters):
-        used = np.flatnonzero(row)
-        start, stop = (int(used[0]), int(used[-1]) + 1) if used.size else (0, 1)
-        stretches.append((start, stop))
-        weights.append(row[start:stop, None])
-    return stretches, weights
+    starts = np.searchsorted(edges, bins, side="right")  # how many edges lie below each bin
+    slope = np.clip(starts - 1, 0, parameters.n_mels)
+    return _Slopes(
+        rising=(bins - edges[slope]) / (edges[slope + 1] - edges[slope]),
+        starts=np.searchsorted(starts, np.arange(1, parameters.n_mels + 3)).tolist(),
+        height=(2.0 / (edges[2:] - edges[:-2]))[:, None],
+    )
 
 
 @lru_cache(maxsize=8)
@@ -134,12 +141,52 @@ def _hann(length: int) -> Float64Array:
     return 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(length) / length)
 
 
-def power_spectrogram(samples: NDArray[np.floating[Any]], parameters: LogMelParameters) -> Float64Array:
-    """Squared magnitude of the short-time Fourier transform, shape ``[n_fft / 2 + 1, frame]``."""
-    padded = np.pad(samples.astype(np.float64), parameters.n_fft // 2)
-    frames = np.lib.stride_tricks.sliding_window_view(padded, parameters.n_fft)[:: parameters.hop_length]
-    spectrum = np.fft.rfft(frames * _hann(parameters.n_fft), axis=1)
-    return np.ascontiguousarray((spectrum.real**2 + spectrum.imag**2).T)
+def power_spectrogram(samples: NDArray[np.floating[Any]], parameters: LogMelParameters) -> Iterator[Float64Array]:
+    """Squared magnitude of the short-time Fourier transform.
+
+    Yields:
+        Some frames at a time, ``[frame, n_fft / 2 + 1]``, in an array that the next ones overwrite.
+    """
+    n_fft, bins = parameters.n_fft, parameters.n_fft // 2 + 1
+    padded = np.zeros(samples.size + n_fft)
+    padded[n_fft // 2 : n_fft // 2 + samples.size] = samples
+    frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[:: parameters.hop_length]
+    windowed, spectrum = np.empty((_BLOCK_FRAMES, n_fft)), np.empty((_BLOCK_FRAMES, bins), np.complex128)
+    power, imaginary = np.empty((_BLOCK_FRAMES, bins)), np.empty((_BLOCK_FRAMES, bins))
+    for begin in range(0, len(frames), _BLOCK_FRAMES):
+        block = frames[begin : begin + _BLOCK_FRAMES]
+        count = len(block)
+        np.multiply(block, _hann(n_fft), out=windowed[:count])
+        np.fft.rfft(windowed[:count], axis=1, out=spectrum[:count])
+        np.square(spectrum[:count].real, out=power[:count])
+        power[:count] += np.square(spectrum[:count].imag, out=imaginary[:count])
+        yield power[:count]
+
+
+def mel_spectrogram(power: Iterable[Float64Array], frames: int, parameters: LogMelParameters) -> Float64Array:
+    """Power in each band.
+
+    Args:
+        power: blocks of frames ``[frame, n_fft / 2 + 1]``.
+        frames: in all of them.
+        parameters: the detector's.
+
+    Returns:
+        Shape ``[n_mels, frame]``.
+    """
+    slopes = _slopes(parameters)
+    parts = np.empty((len(slopes.rising), 2, frames))
+    begin = 0
+    for block in power:
+        rising = block * slopes.rising
+        parts[:, 0, begin : begin + len(block)] = rising.T
+        parts[:, 1, begin : begin + len(block)] = (block - rising).T
+        begin += len(block)
+    # Each slope spans a few bins only; summing them by themselves is faster than BLAS and always in the same order.
+    sums = np.empty((parameters.n_mels + 1, 2, frames))
+    for k, (start, stop) in enumerate(pairwise(slopes.starts)):
+        np.add.reduce(parts[start:stop], axis=0, out=sums[k])
+    return (sums[:-1, 0] + sums[1:, 1]) * slopes.height
 
 
 def log_mel(samples: NDArray[np.floating[Any]], parameters: LogMelParameters) -> Float32Array:
@@ -159,10 +206,9 @@ def log_mel(samples: NDArray[np.floating[Any]], parameters: LogMelParameters) ->
         raise ValueError(f"expected one channel of samples, got shape {samples.shape}")
     if not np.isfinite(samples).all():
         raise ValueError("the samples hold NaN or infinity")
-    power = power_spectrogram(samples, parameters)
-    mel = np.empty((parameters.n_mels, power.shape[1]))
-    # Each filter spans a few bins only; summing its stretch by itself is as fast as BLAS and always in the same order.
-    for band, ((start, stop), weights) in enumerate(zip(*_banded_filterbank(parameters), strict=True)):
-        np.add.reduce(power[start:stop] * weights, axis=0, out=mel[band])
-    decibels = 10.0 * np.log10(np.maximum(parameters.amin, mel))
+    frames = parameters.frames(samples.size)
+    decibels = mel_spectrogram(power_spectrogram(samples, parameters), frames, parameters)
+    np.maximum(decibels, parameters.amin, out=decibels)
+    np.log(decibels, out=decibels)  # takes half of log10's time
+    decibels *= _DB_PER_NEPER
     return decibels.astype(np.float32)
