@@ -88,12 +88,12 @@ class ClipScorer(nn.Module):
             scores.append((torch.log(squared + _EPSILON) / 2 - centre[number][machine_id]) / spread[number])
             parts.append(of_feature.clamp(min=0))
         score, shares = soft_maximum(torch.stack(scores))
-        maps = []
+        total = torch.zeros(1)
         for number, block in enumerate(self.blocks):
             of_feature = parts[number] / (parts[number].sum(dim=1, keepdim=True) + _EPSILON)
             weight = of_feature * (shares[number] * scores[number].clamp(min=0))[:, None]
-            maps.append(block.spread(image, weight))  # type: ignore[operator]
-        return score, torch.stack(maps).sum(dim=0) * (image.shape[1] * image.shape[2])
+            total = total + block.spread(image, weight)  # type: ignore[operator]  # a stack of all takes 6 times as long
+        return score, total * (image.shape[1] * image.shape[2])
 
 
 def soft_maximum(scores: Tensor) -> tuple[Tensor, Tensor]:
