@@ -12,7 +12,7 @@ help:
 	@echo "make test-system     what needs a broker, Prometheus or long runs"
 	@echo "make test-vm         unplug ALSA sound cards, in a virtual machine (root; about 4 minutes)"
 	@echo "make lint            ruff, mypy, import rules"
-	@echo "make bench           measure speed and memory"
+	@echo "make bench           measure speed, memory, and quality for time"
 	@echo "make demo-detectors  train the two detectors of the demo anew"
 	@echo "make clean           remove what was built"
 
@@ -60,7 +60,7 @@ lint: $(VENV)/.test
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.test
-	$(BIN)/python tests/bench.py
+	PYTHONPATH=tests $(BIN)/python -m bench
 
 demo-detectors: $(VENV)/.train
 	rm -rf build/demo && mkdir -p build/demo

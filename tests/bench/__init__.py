@@ -1,0 +1,1 @@
+"""`make bench`: speed, memory, and quality for time, all in one run."""
