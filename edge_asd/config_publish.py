@@ -51,11 +51,38 @@ class MqttSection(Section):
         return self
 
 
+class ServerTlsSection(Section):
+    """TLS of the Prometheus endpoint."""
+
+    certificate: RelativePath
+    """In PEM form, with what signed it but the root; read again when it was renewed."""
+    key: RelativePath
+    """Without a passphrase; looked for in $CREDENTIALS_DIRECTORY first."""
+
+
 class MetricsSection(Section):
     """The Prometheus endpoint; without this section there is none."""
 
     listen: str = "127.0.0.1:9464"
     """ADDRESS:PORT."""
+    tls: Annotated[ServerTlsSection | None, BeforeValidator(as_section)] = None
+    username: Annotated[str, Field(min_length=1)] | None = None
+    """Who may read, by HTTP basic authentication; with ``password_file``."""
+    password_file: RelativePath | None = None
+    """Its first line is the password; looked for in $CREDENTIALS_DIRECTORY first."""
+
+    @field_validator("username")
+    @classmethod
+    def _has_no_colon(cls, name: str | None) -> str | None:
+        if name is not None and (":" in name or not name.isprintable()):
+            raise ValueError(f"{name!r} must have no colon: it ends the name in basic authentication")
+        return name
+
+    @model_validator(mode="after")
+    def _has_a_login(self) -> Self:
+        if (self.username is None) != (self.password_file is None):
+            raise ValueError("username and password_file go together: give both or none")
+        return self
 
     @field_validator("listen")
     @classmethod

@@ -1,38 +1,33 @@
-"""Prometheus metrics on a registry and a small HTTP server of their own, with ``/healthz`` beside ``/metrics``."""
+"""Prometheus metrics on a registry of their own; `edge_asd.publish.metrics_server` serves them."""
 
 from __future__ import annotations
 
-import contextlib
 import math
-import socket
-import threading
-from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
-from prometheus_client.exposition import choose_encoder
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 
 from edge_asd import __version__
 from edge_asd.audio.health import SuspectReason
 from edge_asd.audio.ledger import Kind
-from edge_asd.errors import ConfigurationError
 from edge_asd.pipeline import Condition, Pipeline, Reading, Result, Signal
 
 _DURATIONS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_REQUEST_TIMEOUT_SECONDS = 5
 
 
 class Metrics:
-    """All that a daemon counts; names begin with ``edge_asd_``."""
+    """All that a daemon counts; names begin with ``edge_asd_``, those of the process itself with ``process_``."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         """``registry``: a fresh one unless given."""
         self.registry = registry or CollectorRegistry()
         disable_created_metrics()  # type: ignore[no-untyped-call]
+        ProcessCollector(registry=self.registry)
         of_machine = ["machine"]
         self.rarity = self._gauge(
-            "machine_rarity", "Minus log10 of the probability of such sound when normal.", of_machine
+            "machine_rarity",
+            "Minus log10 of the probability of such sound when normal; NaN before the first window.",
+            of_machine,
         )
         self.threshold = self._gauge("machine_rarity_threshold", "Rarity from which a window is anomalous.", of_machine)
         self.condition = self._gauge("condition", "1 for the condition a machine is in.", ["machine", "condition"])
@@ -53,10 +48,14 @@ class Metrics:
         )
         self.device_up: Gauge | None = None
         """Once there is a device."""
-        self.last_score = self._gauge("last_score_timestamp_seconds", "When a window was last scored.", of_machine)
+        self.last_score = self._gauge(
+            "last_score_timestamp_seconds", "When a window was last scored; 0 before the first.", of_machine
+        )
         self.incidents = self._counter("incidents", "Incidents raised.", of_machine)
         of_detector = ["machine", "detector"]
-        self.score = self._gauge("detector_score", "Score of the last window, without a unit.", of_detector)
+        self.score = self._gauge(
+            "detector_score", "Score of the last window, without a unit; NaN before the first.", of_detector
+        )
         self.duration = Histogram(
             "edge_asd_scoring_duration_seconds",
             "Time from a window to a detector's score, its log-Mel included.",
@@ -65,7 +64,10 @@ class Metrics:
             registry=self.registry,
         )
         self.info = self._gauge("detector_info", "1 for each detector.", [*of_detector, "sha256", "kind"])
-        self.budget = self._gauge("scoring_budget_ratio", "Scoring time over the time that the allowed cores have.")
+        self.budget = self._gauge(
+            "scoring_budget_ratio",
+            "Scoring time over the time that the allowed cores have; above 1 windows are skipped.",
+        )
         self.mqtt_connected = self._gauge("mqtt_connected", "1 while the broker is connected.")
         self.mqtt_acknowledged = self._counter("mqtt_acknowledged", "Messages that the broker acknowledged.")
         self.mqtt_refused = self._counter("mqtt_refused", "Messages that the broker refused.")
@@ -79,7 +81,11 @@ class Metrics:
             self.windows.labels(machine, result)
         for counter in (self.frames, self.lost_frames, self.incidents):
             counter.labels(machine)
+        for unheard in (self.rarity, self.level):
+            unheard.labels(machine).set(math.nan)
+        self.last_score.labels(machine)
         for used in pipeline.detectors:
+            self.score.labels(machine, used.name).set(math.nan)
             self.info.labels(machine, used.name, used.detector.sha256, used.detector.metadata.kind).set(1)
             self.duration.labels(machine, used.name)
         self.be(machine, "starting", "none", None)
@@ -118,67 +124,3 @@ class Metrics:
 
     def _counter(self, name: str, text: str, labels: list[str] | None = None) -> Counter:
         return Counter(f"edge_asd_{name}", text, labels or [], registry=self.registry)
-
-
-class MetricsServer:
-    """Serves ``/metrics`` and ``/healthz`` until stopped."""
-
-    def __init__(
-        self, address: tuple[str, int], registry: CollectorRegistry, complaint: Callable[[], str | None]
-    ) -> None:
-        """
-        Args:
-            address: host and port; port 0 takes a free one, see ``port``.
-            registry: what is served.
-            complaint: asked for ``/healthz``: what is wrong; None where all is well.
-
-        Raises:
-            ConfigurationError: the address cannot be listened on.
-        """
-
-        class Handler(BaseHTTPRequestHandler):
-            timeout = _REQUEST_TIMEOUT_SECONDS
-
-            def do_GET(self) -> None:
-                path = self.path.partition("?")[0]
-                if path == "/metrics":
-                    encode, content_type = choose_encoder(self.headers.get("Accept", ""))
-                    self._answer(200, content_type, encode(registry))
-                elif path == "/healthz":
-                    wrong = complaint()
-                    self._answer(200 if wrong is None else 503, "text/plain", f"{wrong or 'ok'}\n".encode())
-                else:
-                    self._answer(404, "text/plain", b"/metrics and /healthz are here\n")
-
-            def _answer(self, status: int, content_type: str, body: bytes) -> None:
-                self.send_response(status)
-                self.send_header("Content-Type", content_type)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                with contextlib.suppress(OSError):
-                    self.wfile.write(body)
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the base class's name)
-                """A scrape every few seconds is no news."""
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-            request_queue_size = 128
-            """More connections at once than the base class's 5 must not wait for a second SYN."""
-            address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-
-        try:
-            self._server = Server(address, Handler)
-        except OSError as error:
-            raise ConfigurationError(f"metrics.listen: {address[0]}:{address[1]}: {error.strerror}") from None
-        self.port: int = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
-
-    def start(self) -> None:
-        """Serve in a thread of its own."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Close the port."""
-        self._server.shutdown()
-        self._server.server_close()

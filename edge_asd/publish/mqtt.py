@@ -9,11 +9,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import os
 import ssl
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import paho.mqtt.client as paho
@@ -27,6 +25,7 @@ from edge_asd.errors import ConfigurationError
 from edge_asd.publish.log import Log
 from edge_asd.publish.metrics import Metrics
 from edge_asd.publish.payloads import Place
+from edge_asd.secrets_file import read_secret
 
 ROOT = "edge_asd"
 _NO_MATCHING_SUBSCRIBERS = 0x10
@@ -102,7 +101,9 @@ class MqttPublisher:
         self._client.on_disconnect = self._on_disconnect
         self._client.on_publish = self._on_publish
         if settings.username is not None:
-            self._client.username_pw_set(settings.username, _password(settings.password_file))
+            file = settings.password_file
+            password = None if file is None else read_secret(file, "mqtt.password_file")
+            self._client.username_pw_set(settings.username, password)
         if settings.tls is not None:
             try:
                 context = ssl.create_default_context(cafile=settings.tls.ca)
@@ -227,19 +228,3 @@ def _properties() -> Properties:
     properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
     properties.ContentType = "application/json"
     return properties
-
-
-def _password(path: Path | None) -> str | None:
-    """First line of a secret's file, which systemd may have put elsewhere."""
-    if path is None:
-        return None
-    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
-    places = [Path(credentials) / path.name] if credentials else []
-    for place in [*places, path]:
-        try:
-            return place.read_text(encoding="utf-8").split("\n", 1)[0]
-        except FileNotFoundError:
-            continue
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"mqtt.password_file: {place}: {error}") from None
-    raise ConfigurationError(f"mqtt.password_file: {path}: no such file")
