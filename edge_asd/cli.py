@@ -1,4 +1,4 @@
-"""The command line: edge-asd run | replay | record | calibrate | devices | demo."""
+"""The command line: edge-asd run | replay | record | calibrate | devices | check | demo."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edge_asd import __version__
+from edge_asd.check_cli import add_check, run_check
 from edge_asd.errors import EXIT_CONFIGURATION, EXIT_DONE, EXIT_SOME_FAILED, EXIT_USAGE, EdgeAsdError, UsageError
 from edge_asd.replay_cli import add_replay, run_replay
 
@@ -61,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_record(commands)
     _add_calibrate(commands)
     _add_devices(commands)
+    add_check(commands)
     _add_demo(commands)
     return parser
 
@@ -245,6 +247,7 @@ _COMMANDS = {
     "record": _record,
     "calibrate": _calibrate,
     "devices": _devices,
+    "check": run_check,
     "demo": _demo,
 }
 

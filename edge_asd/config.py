@@ -19,6 +19,7 @@ from pydantic import (
 
 from edge_asd.audio.windows import MIN_HOP_SECONDS, WINDOW_SECONDS
 from edge_asd.config_publish import MetricsSection, MqttSection
+from edge_asd.config_scoring import ScoringSection
 from edge_asd.config_types import Name, Number, RelativePath, Section, as_section, dotted
 from edge_asd.operating_point import MOST_PER_DAY
 from edge_asd.pipeline import AlarmSettings
@@ -178,6 +179,7 @@ class Config(Section):
     machines: Annotated[tuple[MachineSection, ...], Field(min_length=1, max_length=1000, strict=False)]
     mqtt: Annotated[MqttSection | None, BeforeValidator(as_section)] = None
     metrics: Annotated[MetricsSection | None, BeforeValidator(as_section)] = None
+    scoring: Annotated[ScoringSection, BeforeValidator(as_section)] = ScoringSection()
 
     @field_validator("machines")
     @classmethod

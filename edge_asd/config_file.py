@@ -17,7 +17,8 @@ from edge_asd.config import (
     DeviceSection,
     MachineSection,
 )
-from edge_asd.config_publish import MetricsSection, MqttSection, TlsSection
+from edge_asd.config_publish import MetricsSection, MqttSection, ServerTlsSection, TlsSection
+from edge_asd.config_scoring import ScoringSection
 from edge_asd.config_types import dotted
 from edge_asd.errors import ConfigurationError
 from edge_asd.strict_yaml import Document, YamlError, load
@@ -120,7 +121,9 @@ def _known_keys(location: tuple[Any, ...]) -> list[str]:
         "mqtt": MqttSection,
         "tls": TlsSection,
         "metrics": MetricsSection,
+        "scoring": ScoringSection,
+        "metrics.tls": ServerTlsSection,
     }
-    for part in location:
-        section = sections.get(str(part), section)
+    for depth, part in enumerate(location, 1):
+        section = sections.get(dotted(location[:depth]), sections.get(str(part), section))
     return list(section.model_fields)

@@ -13,15 +13,18 @@ from edge_asd import systemd
 from edge_asd.audio.guard import Guard
 from edge_asd.audio.microphone import Microphone, Status
 from edge_asd.audio.windows import Window
+from edge_asd.budget import Budget
 from edge_asd.clock import seconds_since_process_start
 from edge_asd.config import Config
+from edge_asd.cores import scoring_cores
 from edge_asd.errors import EXIT_DONE, ConfigurationError, DetectorError, RecordingError
 from edge_asd.machine import DeviceFeed, Machine, RecordingFeed, device_settings, load_machines
 from edge_asd.pipeline import Reading
 from edge_asd.publish import payloads
 from edge_asd.publish.announcer import Announcer
 from edge_asd.publish.log import Log
-from edge_asd.publish.metrics import Metrics, MetricsServer
+from edge_asd.publish.metrics import Metrics
+from edge_asd.publish.metrics_server import MetricsServer
 from edge_asd.publish.mqtt import MqttPublisher
 from edge_asd.scheduler import MAX_WAITING, Scheduler
 
@@ -29,8 +32,6 @@ _TICK_SECONDS = 0.1
 """How often the samples that became due are taken."""
 _HEALTHY_HOPS = 3
 """A machine that should be scored and was not for so many hops is not healthy."""
-_BURST_SECONDS = 20.0
-"""Sound that a device may give at once after a pause: what the ledger holds back at most."""
 _OPENING_SECONDS = 5.0
 """Ready is said when the device is open or known to be absent; but not later than this."""
 
@@ -63,18 +64,15 @@ class Daemon:
         self._recordings = self._make_recording_feeds(config)
         self._device = self._make_device_feed(config)
         self._device_status: Status | None = None
-        self._cores = len(os.sched_getaffinity(0))
-        self._work_seconds: dict[str, float] = {}
+        self._budget = Budget(scoring_cores(config), log)
         self._announcer = Announcer(log, self._metrics)
-        names = list(self._machines)
-        shortest_hop = min(m.pipeline.hop_seconds for m in self._machines.values())
         self._scheduler: Scheduler[str, Window] = Scheduler(
-            names,
-            min(self._cores, len(names)),
+            list(self._machines),
+            min(self._budget.cores, len(self._machines)),
             self._score,
             lambda name, window: self._skip(name, window, late=True),
-            # What a device gives late, but at once, can still be scored.
-            most_waiting=MAX_WAITING + (round(_BURST_SECONDS / shortest_hop) if self._device is not None else 0),
+            most_waiting={m.name: MAX_WAITING + m.in_a_burst for m in self._machines.values()},
+            shorten=Window.without_sound,
         )
         if config.mqtt is not None:
             self._announcer.mqtt = MqttPublisher(
@@ -86,9 +84,8 @@ class Daemon:
                 metrics=self._metrics,
                 on_connected=self._announcer.say_all_soon,
             )
-        self._server: MetricsServer | None = None
-        if config.metrics is not None:
-            self._server = MetricsServer(config.metrics.address, self._metrics.registry, self.complaint)
+        served = config.metrics
+        self._server = None if served is None else MetricsServer(served, self._metrics.registry, self.complaint, log)
 
     def run(self, *, until_end: bool = False) -> bool:
         """Listen until `stop` is called, SIGTERM or SIGINT comes, or (``until_end``) every recording was played.
@@ -210,6 +207,7 @@ class Daemon:
     def _note_end(self, feed: RecordingFeed) -> None:
         machine = feed.machine
         machine.has_ended = True
+        self._metrics.budget.set(self._budget.forget(machine.name))
         self._log("recordings_ended", machine=machine.name, seconds=feed.seconds)
         reason = "the recordings have ended" if feed.seconds else "none of the recordings could be read"
         self._announcer.hear(machine.state, "none", reason)
@@ -257,7 +255,7 @@ class Daemon:
 
     def _score(self, name: str, window: Window) -> None:
         machine = self._machines[name]
-        begun = time.perf_counter()
+        begun, processor = time.perf_counter(), time.thread_time()
         try:
             reading = machine.pipeline.read(window)
         except Exception as error:  # whatever it is, the other windows and machines go on
@@ -265,8 +263,9 @@ class Daemon:
             self._log("scoring_failed", "error", machine=name, error=text)
             self._skip(name, window, late=False)
             return
-        self._work_seconds[name] = (time.perf_counter() - begun) / machine.pipeline.hop_seconds
-        self._metrics.budget.set(sum(self._work_seconds.values()) / self._cores)
+        if reading.result in ("scored", "idle"):
+            wall, processor = time.perf_counter() - begun, time.thread_time() - processor
+            self._metrics.budget.set(self._budget.add(name, machine.pipeline.hop_seconds, wall, processor))
         self._publish(machine, reading)
 
     def _skip(self, name: str, window: Window, *, late: bool) -> None:

@@ -23,6 +23,10 @@ from edge_asd.site_calibration import calibration_in_use
 from edge_asd.verification import load_detector
 
 _MOST_AT_ONCE_SECONDS = 20.0
+_BLOCK_SECONDS = 0.5
+"""Recordings are played in blocks of this length at least."""
+_BURST_SECONDS = 20.0
+"""Sound that a device may give at once after a pause: what the ledger holds back at most."""
 
 Heard = tuple["Machine", Window]
 
@@ -41,6 +45,11 @@ class Machine:
         self.has_ended = False
         """Its recordings were played to the end."""
 
+    @property
+    def in_a_burst(self) -> int:
+        """Windows that a device may give at once after a pause, and that can still be scored."""
+        return round(_BURST_SECONDS / self.pipeline.hop_seconds) if self.settings.channel is not None else 0
+
 
 class RecordingFeed:
     """Plays the recordings of one machine in real time."""
@@ -53,6 +62,7 @@ class RecordingFeed:
         """A recording could not be read."""
         self._log = log
         self._began = boot_time()
+        self._delay, self._told_delay = 0.0, 1.0
         self._player = RecordingPlayer(
             find_recordings([machine.settings.recordings]),
             sample_rate=machine.pipeline.sample_rate,
@@ -70,8 +80,15 @@ class RecordingFeed:
         """Windows that became due. Exhaust the iterator."""
         rate, given = self.machine.pipeline.sample_rate, self._player.given
         # The computer may have slept: what was not played then is not made up for.
-        self._began = max(self._began, boot_time() - given / rate - _MOST_AT_ONCE_SECONDS)
-        samples = self._player.take(int((boot_time() - self._began) * rate))
+        skipped = boot_time() - given / rate - _MOST_AT_ONCE_SECONDS - self._began
+        if skipped > 0:
+            self._began += skipped
+            self._note_delay(skipped)
+        due = int((boot_time() - self._began) * rate)
+        # A hundred machines in blocks of one tick each would cost more than it gains.
+        if due < given + _BLOCK_SECONDS * rate:
+            return
+        samples = self._player.take(due)
         if samples.size:
             for window in self.machine.stream.push(given, rate, samples):
                 yield self.machine, window
@@ -85,6 +102,13 @@ class RecordingFeed:
     def seconds(self) -> float:
         """Played so far."""
         return self._player.given / self.machine.pipeline.sample_rate
+
+    def _note_delay(self, seconds: float) -> None:
+        """The computer slept, or had no time even to listen; told each time that it has doubled."""
+        self._delay += seconds
+        if self._delay >= self._told_delay:
+            self._told_delay = 2 * max(self._delay, 1.0)
+            self._log("recordings_delayed", "warning", machine=self.machine.name, seconds=round(self._delay, 1))
 
     def _note_failure(self, error: RecordingError) -> None:
         self.has_failed = True
@@ -135,7 +159,8 @@ def load_machines(
     Raises:
         ConfigurationError: with the place in the configuration.
     """
-    loaded: dict[str, Detector] = {}
+    loaded: dict[Path, Detector] = {}
+    distinct: dict[str, Detector] = {}
     machines = []
     for number, settings in enumerate(config.machines):
         if not settings.detectors:
@@ -146,9 +171,11 @@ def load_machines(
         used = []
         for index, entry in enumerate(settings.detectors):
             try:
-                detector = load_detector(entry.file, cache)
-                # Machines share one session for each distinct file content.
-                shared = loaded.setdefault(detector.sha256, detector)
+                # Machines share one session for each distinct file content, and each file is read once.
+                if entry.file not in loaded:
+                    detector = load_detector(entry.file, cache)
+                    loaded[entry.file] = distinct.setdefault(detector.sha256, detector)
+                shared = loaded[entry.file]
                 used.append(
                     _calibrated(MachineDetector.of(shared, entry.id, entry.file.name), settings, entry, log, state)
                 )

@@ -45,7 +45,12 @@ mqtt:
   tls: {ca: plant-ca.pem, certificate: client.pem, key: client.key}
   username: edge
   password_file: mqtt-password
-metrics: {listen: "[::1]:9464"}
+metrics:
+  listen: "[::1]:9464"
+  tls: {certificate: hall.pem, key: hall.key}
+  username: prometheus
+  password_file: metrics-password
+scoring: {cores: 2}
 """
 
 
@@ -93,6 +98,11 @@ def test_every_key_is_read(file):
     assert (read.mqtt.host, read.mqtt.port, read.mqtt.username) == ("broker.plant-3", 8883, "edge")
     assert read.metrics is not None
     assert read.metrics.address == ("::1", 9464)
+    assert read.scoring.cores == 2
+    assert read.metrics.username == "prometheus"
+    assert read.metrics.password_file == file.parent / "metrics-password"
+    assert read.metrics.tls is not None
+    assert (read.metrics.tls.certificate, read.metrics.tls.key) == (file.parent / "hall.pem", file.parent / "hall.key")
 
 
 def test_a_device_and_its_channels(file):
@@ -116,6 +126,7 @@ def test_what_is_left_out_has_a_default(file):
     (machine,) = read.machines
     assert (machine.recording_channel, machine.repeat, machine.hop_seconds) == (1, False, 10.0)
     assert machine.active_when is None
+    assert read.scoring.cores is None
     alarm = machine.alarm.settings()
     assert (alarm.false_alarms_per_day, alarm.threshold) == (0.1, None)
     assert (alarm.raise_count, alarm.raise_window, alarm.clear_after, alarm.rest_seconds) == (3, 5, 5, 300.0)
@@ -262,6 +273,13 @@ def test_wrong_values_elsewhere(file, old, new, place, says):
         ("metrics: {listen: ':9464'}", "7:11", "must be ADDRESS:PORT"),
         ("metrics: {listen: 'a:99999'}", "7:11", "must be ADDRESS:PORT"),
         ("metrics: {listen: 'a:'}", "7:11", "must be ADDRESS:PORT"),
+        ("metrics: {username: prometheus}", "7:1", "username and password_file go together: give both or none"),
+        ("metrics: {password_file: word}", "7:1", "username and password_file go together: give both or none"),
+        ("metrics: {username: 'a:b', password_file: word}", "7:11", "'a:b' must have no colon"),
+        ("metrics: {username: a, password: b}", "7:24", "metrics.password: is not a known key; did you mean password_"),
+        ("metrics: {tls: {certificate: a}}", "7:11", "metrics.tls.key: is missing"),
+        ("metrics: {tls: {certificate: a, key: b, ca: c}}", "7:41", "not a known key; known are certificate, key"),
+        ("mqtt: {host: h, tls: {cert: c}}", "7:23", "is not a known key; did you mean certificate?"),
     ],
 )
 def test_wrong_values_of_a_section(file, section, place, says):

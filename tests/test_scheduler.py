@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import Counter
@@ -163,3 +164,82 @@ def test_stop_without_work_returns() -> None:
     began = time.monotonic()
     bench.scheduler.stop()
     assert time.monotonic() - began < 1
+
+
+def overload(hops: dict[str, int], costs: dict[str, float], workers: int, rounds: int) -> Counter[str]:
+    """Late items by key, when each hands in an item every so many rounds and takes so many seconds for one."""
+    late: Counter[str] = Counter(dict.fromkeys(hops, 0))
+    most_waiting = 0
+    scheduler: Scheduler[str, int] = Scheduler(
+        list(hops), workers, lambda key, _: time.sleep(costs[key]), lambda key, _: late.update([key])
+    )
+    scheduler.start()
+    for number in range(rounds):
+        for key, hop in hops.items():
+            if number % hop == 0:
+                scheduler.submit(key, number)
+        most_waiting = max(most_waiting, *(len(queue.waiting) for queue in scheduler._queues.values()))
+        time.sleep(0.02)
+    until(scheduler.is_idle)
+    scheduler.stop()
+    assert most_waiting <= MAX_WAITING
+    return late
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_overload_is_shared_by_equal_machines(workers: int) -> None:
+    """Twice as much work as time."""
+    keys = [f"m{i}" for i in range(8)]
+    late = overload(dict.fromkeys(keys, 1), dict.fromkeys(keys, 0.005 * workers), workers, 60)
+    assert min(late.values()) >= 10, "this is no overload"
+    assert max(late.values()) - min(late.values()) <= 1
+
+
+def test_equal_machines_stay_equal_beside_dearer_and_slower_ones() -> None:
+    equal = [f"m{i}" for i in range(6)]
+    hops = {**dict.fromkeys(equal, 1), "slow": 10, "dear": 1}
+    costs = {**dict.fromkeys(equal, 0.005), "slow": 0.005, "dear": 0.02}
+    late = overload(hops, costs, 1, 60)
+    assert min(late[key] for key in equal) >= 10, "this is no overload"
+    assert max(late[key] for key in equal) - min(late[key] for key in equal) <= 1
+    assert late["slow"] == 0, "it asks for less than its turn"
+
+
+def test_what_is_given_up_is_shortened_at_once_and_told_in_order() -> None:
+    """However long an item takes, those that are given up behind it hold no sound."""
+    gate, told = threading.Event(), []
+    scheduler: Scheduler[str, str] = Scheduler(
+        ["a"],
+        1,
+        lambda _, item: (told.append(item), gate.wait(10)),  # type: ignore[func-returns-value]
+        lambda _, item: told.append(item),
+        most_waiting={"a": 1},
+        shorten=str.lower,
+    )
+    scheduler.start()
+    scheduler.submit("a", "A")
+    until(lambda: told == ["A"])
+    for item in "BCD":
+        scheduler.submit("a", item)
+    assert scheduler._queues["a"].dropped == ["b", "c"]
+    gate.set()
+    until(scheduler.is_idle)
+    scheduler.stop()
+    assert told == ["A", "b", "c", "D"]
+
+
+def test_workers_are_nicer_than_who_hands_in() -> None:
+    """Sound must be taken in time even where scoring has all cores busy."""
+    seen: list[int] = []
+    scheduler: Scheduler[str, int] = Scheduler(
+        ["a"],
+        1,
+        lambda *_: seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id())),
+        lambda *_: None,
+    )
+    scheduler.start()
+    scheduler.submit("a", 0)
+    until(lambda: bool(seen))
+    scheduler.stop()
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    assert seen[0] > own or own == 19

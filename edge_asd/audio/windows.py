@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_asd.audio.health import Finding
 from edge_asd.audio.level import level_dbfs
@@ -37,6 +38,11 @@ class Window:
         heard = self.samples.size - self.lost
         return level_dbfs(self.samples, heard) if heard > 0 else None
 
+    def without_sound(self) -> Window:
+        """For a window that will not be scored: of the same length and level, but it takes no memory."""
+        power = np.mean(np.square(self.samples, dtype=np.float64))
+        return replace(self, samples=np.broadcast_to(np.float32(np.sqrt(power)), self.samples.shape))
+
 
 class WindowCutter:
     """Samples in, windows out; windows begin at every multiple of the hop, counted from the end of the last gap.
@@ -62,8 +68,9 @@ class WindowCutter:
             raise ValueError(f"window of {window} and hop of {hop} samples: both must be at least 1")
         self.window = window
         self.hop = hop
-        self._buffer = np.zeros(window, np.float32)
-        self._is_lost = np.zeros(window, np.bool_)
+        self._buffer = np.empty(window, np.float32)
+        self._is_lost: NDArray[np.bool_] | None = None
+        """Which samples of the buffer were lost; None while none was."""
         self._start = 0
         self._filled = 0
         self._skip = 0
@@ -80,8 +87,8 @@ class WindowCutter:
         if self._windows or not self._filled:
             return None
         samples = np.resize(self._buffer[: self._filled], self.window)
-        lost = np.resize(self._is_lost[: self._filled], self.window)
-        return Window(0, samples, int(lost.sum()), is_repeated=True)
+        lost = 0 if self._is_lost is None else int(np.resize(self._is_lost[: self._filled], self.window).sum())
+        return Window(0, samples, lost, is_repeated=True)
 
     def push(self, samples: Float32Array) -> Iterator[Window]:
         """Windows that end within these samples, shape ``[sample]``, any number of them. Exhaust the iterator."""
@@ -107,25 +114,37 @@ class WindowCutter:
             used = min(self.window - self._filled, samples.size - offset)
             stretch = slice(self._filled, self._filled + used)
             self._buffer[stretch] = samples[offset : offset + used]
-            self._is_lost[stretch] = lost
+            if lost and self._is_lost is None:
+                self._is_lost = np.zeros(self.window, np.bool_)
+            if self._is_lost is not None:
+                self._is_lost[stretch] = lost
             self._filled += used
             offset += used
             if self._filled == self.window:
-                window = Window(self._start, self._buffer.copy(), int(self._is_lost.sum()))
+                window = Window(self._start, self._buffer, self._lost())
                 self._advance()
                 yield window
 
     def _begin_anew(self) -> Iterator[Window]:
         """Here, after a gap; the window that was begun is given as it is."""
-        lost = int(self._is_lost[: self._filled].sum())
+        lost = self._lost()
         if lost < self._filled and lost:
             yield Window(self._start, self._buffer[: self._filled].copy(), lost)
         self._start, self._filled, self._skip = self.position, 0, 0
+        self._is_lost = None
+
+    def _lost(self) -> int:
+        return 0 if self._is_lost is None else int(self._is_lost[: self._filled].sum())
 
     def _advance(self) -> None:
         kept = max(0, self.window - self.hop)
-        self._buffer[:kept] = self._buffer[self.window - kept :].copy()
-        self._is_lost[:kept] = self._is_lost[self.window - kept :].copy()
+        # The full buffer is the window's from now on. The pages of a new one come as it fills: while the windows of a
+        # hundred machines wait, the buffers of the next ones take up next to nothing.
+        full, self._buffer = self._buffer, np.empty(self.window, np.float32)
+        self._buffer[:kept] = full[self.window - kept :]
+        if self._is_lost is not None:
+            left = self._is_lost[self.window - kept :]
+            self._is_lost = np.concatenate([left, np.zeros(self.window - kept, np.bool_)]) if left.any() else None
         self._filled = kept
         self._skip = max(0, self.hop - self.window)
         self._start += self.hop

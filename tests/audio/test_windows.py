@@ -159,3 +159,21 @@ def test_lengths_below_one_are_refused(window, hop):
 )
 def test_level_is_the_mean_power_re_full_scale(samples, level):
     assert Window(0, samples.astype(np.float32), 0).level_dbfs == pytest.approx(level, abs=1e-3)
+
+
+def test_a_window_without_sound_has_its_length_and_level() -> None:
+    samples = np.random.default_rng(1).normal(0, 0.1, 1000).astype(np.float32)
+    samples[:100] = 0
+    for lost in (0, 100):
+        window = Window(7, samples, lost)
+        short = window.without_sound()
+        assert short.level_dbfs == pytest.approx(window.level_dbfs, abs=1e-4)
+        assert (short.start, short.samples.shape, short.lost) == (7, (1000,), lost)
+        assert short.samples.strides == (0,), "it still holds its sound"
+
+
+def test_a_window_is_not_changed_by_what_comes_after_it() -> None:
+    cutter = WindowCutter(window=4, hop=3)
+    (first,) = cutter.push(np.arange(4, dtype=np.float32))
+    (second,) = cutter.push(np.arange(4, 7, dtype=np.float32))
+    assert first.samples.tolist() == [0, 1, 2, 3] and second.samples.tolist() == [3, 4, 5, 6]
