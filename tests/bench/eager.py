@@ -19,7 +19,7 @@ Search = Callable[[Tensor, int], Tensor]
 
 def frozen_eager(model: LatentSearch) -> Search:
     """The fair baseline: folded batch norms, no gradients but z's, Adam by hand and in place."""
-    generator, features, lam, rate = model.generator, model.features, model.lam, model.learning_rate
+    generator, features, lam = model.generator, model.features, model.lam
 
     def loss_at(z: Tensor, query: Tensor, query_features: Tensor) -> Tensor:
         image = generator(z)
@@ -41,7 +41,8 @@ def frozen_eager(model: LatentSearch) -> Search:
                 momentum.mul_(BETA1).add_(slope, alpha=1.0 - BETA1)
                 variance.mul_(BETA2).addcmul_(slope, slope, value=1.0 - BETA2)
                 size = (variance / (1.0 - BETA2**number)).sqrt_().add_(EPSILON)
-                z = torch.addcdiv(z, momentum, size, value=-rate / (1.0 - BETA1**number))
+                rate = model.learning_rate * model.rate_decay ** (number - 1) / (1.0 - BETA1**number)
+                z = torch.addcdiv(z, momentum, size, value=-rate)
         with torch.no_grad():
             return torch.minimum(best, loss_at(z, query, query_features))
 
@@ -77,12 +78,14 @@ def plain_autograd(model: LatentSearch) -> Search:
             query_features, start = model.start(query)
         z = start.clone().requires_grad_(True)
         adam = torch.optim.Adam([z], lr=model.learning_rate)
+        schedule = torch.optim.lr_scheduler.ExponentialLR(adam, model.rate_decay)
         best = torch.full((len(query),), torch.inf)
         for _ in range(steps):
             adam.zero_grad()
             loss = loss_at(z, query, query_features)
             loss.sum().backward()
             adam.step()
+            schedule.step()
             best = torch.minimum(best, loss.detach())
         with torch.no_grad():
             return torch.minimum(best, loss_at(z, query, query_features))

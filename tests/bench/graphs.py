@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 from edge_asd.detector import session_options
 from edge_asd.logmel import Float32Array
 
-_BEST = "search/best_loss"
+_BEST = "loss"
 _CURVE = "bench/losses"
 
 
@@ -75,8 +75,8 @@ class SearchCurve:
             steps: 1 or more.
         """
         feed = {"query": query, Z_START: start, "search_steps": np.array(steps, np.int64)}
-        losses, last = self.session.run([_CURVE, "loss"], feed)
-        return np.concatenate([losses, last[None]])
+        (losses,) = self.session.run([_CURVE], feed)
+        return losses
 
 
 def curve(model: onnx.ModelProto, latent: int) -> SearchCurve:

@@ -15,7 +15,6 @@ import onnxruntime as ort
 import torch
 from edge_asd_train.anogan_networks import AnoGanSettings, Discriminator, encoder, generator
 from edge_asd_train.latent_search import LatentSearch, frozen, search
-from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import Tensor, nn
 
@@ -42,7 +41,7 @@ class Networks:
         return f"G{s.generator_channels} D{s.discriminator_channels} z{s.latent}"
 
     def search(self, *, learning_rate: float | None = None, warm_start: bool = True) -> LatentSearch:
-        """The search over them."""
+        """The search over them, as the file has it or, with a learning rate of another, without decay."""
         return LatentSearch(
             self.generator,
             self.features,
@@ -50,6 +49,7 @@ class Networks:
             latent=self.settings.latent,
             lam=self.settings.lam,
             learning_rate=self.settings.search_learning_rate if learning_rate is None else learning_rate,
+            rate_decay=self.settings.search_rate_decay if learning_rate is None else 1.0,
         )
 
 
@@ -97,28 +97,15 @@ def crops_of(detector: Path, log_mel: Float32Array, steps: int) -> tuple[Float32
 
 
 def _take(networks: Networks, model: onnx.ModelProto) -> None:
-    """Weights by the order of the convolutions: before the loop D's features and E, after it G."""
-    stored = {tensor.name: tensor for tensor in model.graph.initializer}
-
-    def convolutions(prefix: str, kind: str) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-        nodes = [n for n in model.graph.node if n.op_type == kind and n.name.startswith(prefix)]
-        if any(len(n.input) != 3 or not set(n.input[1:]) <= set(stored) for n in nodes):
-            raise ValueError("the detector keeps its weights in another way: give them with --networks")
-        return [(numpy_helper.to_array(stored[n.input[1]]), numpy_helper.to_array(stored[n.input[2]])) for n in nodes]
-
-    before, after = convolutions("start/", "Conv"), convolutions("finish/", "ConvTranspose")
-    features = len(_convolutions_of(networks.features))
-    for network, values in (
-        (networks.features, before[:features]),
-        (networks.encoder, before[features:]),
-        (networks.generator, after),
-    ):
-        layers = _convolutions_of(network)
-        if [layer.weight.shape for layer in layers] != [w.shape for w, _ in values]:
-            raise ValueError("the detector keeps its weights in another shape: give them with --networks")
-        for layer, (weight, bias) in zip(layers, values, strict=True):
-            layer.weight = nn.Parameter(torch.from_numpy(weight.copy()), requires_grad=False)
-            layer.bias = nn.Parameter(torch.from_numpy(bias.copy()), requires_grad=False)
+    """Weights by their names: G and D's features lie in the loop's body, E beside it."""
+    body = next(a.g for n in model.graph.node if n.op_type == "Loop" for a in n.attribute if a.name == "body")
+    stored = {tensor.name: tensor for graph in (model.graph, body) for tensor in graph.initializer}
+    state = {
+        name: torch.from_numpy(numpy_helper.to_array(tensor).copy())
+        for name, tensor in stored.items()
+        if name.startswith(("generator.", "features.", "encoder."))
+    }
+    _load(networks, state, "the detector")
 
 
 def _take_state(networks: Networks, weights: Path) -> None:
@@ -128,13 +115,13 @@ def _take_state(networks: Networks, weights: Path) -> None:
             state = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
     else:
         state = torch.load(weights, weights_only=True)
+    _load(networks, state, str(weights))
+
+
+def _load(networks: Networks, state: dict[str, Tensor], source: str) -> None:
     for name in ("generator", "features", "encoder"):
         part = {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
         try:
             getattr(networks, name).load_state_dict(part)
         except RuntimeError as error:
-            raise ValueError(f"{weights}: is no state dict of this detector's search: {error}") from None
-
-
-def _convolutions_of(network: nn.Module) -> list[nn.Conv2d | nn.ConvTranspose2d]:
-    return [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+            raise ValueError(f"{source}: has other weights than this detector's search: {error}") from None
