@@ -18,7 +18,7 @@ from edge_asd.clock import seconds_since_process_start
 from edge_asd.config import Config
 from edge_asd.cores import scoring_cores
 from edge_asd.errors import EXIT_DONE, ConfigurationError, DetectorError, RecordingError
-from edge_asd.machine import DeviceFeed, Machine, RecordingFeed, device_settings, load_machines
+from edge_asd.machine import DeviceFeed, Machine, RecordingFeed, device_settings, load_machines, start_in_turn
 from edge_asd.pipeline import Reading
 from edge_asd.publish import payloads
 from edge_asd.publish.announcer import Announcer
@@ -109,8 +109,7 @@ class Daemon:
         try:
             if self._device is not None:
                 self._wait_for_device(self._device)
-            for feed in self._recordings:
-                feed.start()
+            start_in_turn(self._recordings)
             if not self._stopping.is_set():
                 self._say_ready()
                 self._listen(until_end)

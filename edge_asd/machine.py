@@ -23,6 +23,8 @@ from edge_asd.site_calibration import calibration_in_use
 from edge_asd.verification import load_detector
 
 _MOST_AT_ONCE_SECONDS = 20.0
+_MOST_APART_SECONDS = 0.1
+"""From the start of one machine's recordings to the next one's."""
 _BLOCK_SECONDS = 0.5
 """Recordings are played in blocks of this length at least."""
 _BURST_SECONDS = 20.0
@@ -71,9 +73,9 @@ class RecordingFeed:
             on_failure=self._note_failure,
         )
 
-    def start(self) -> None:
-        """The first sample is heard now."""
-        self._began = boot_time()
+    def start(self, delay_seconds: float = 0.0) -> None:
+        """The first sample is heard now, or a little later."""
+        self._began = boot_time() + delay_seconds
         self.machine.state.time_of = lambda position: self._began + position / self.machine.pipeline.sample_rate
 
     def take(self) -> Iterator[Heard]:
@@ -113,6 +115,13 @@ class RecordingFeed:
     def _note_failure(self, error: RecordingError) -> None:
         self.has_failed = True
         self._log("recording_failed", "error", machine=self.machine.name, error=str(error))
+
+
+def start_in_turn(feeds: Sequence[RecordingFeed]) -> None:
+    """Begin to play; spread over a hop, as the windows of many machines need neither be due nor be held all at once."""
+    for number, feed in enumerate(feeds):
+        apart = min(_MOST_APART_SECONDS, feed.machine.pipeline.hop_seconds / len(feeds))
+        feed.start(number * apart)
 
 
 class DeviceFeed:
