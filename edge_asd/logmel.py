@@ -2,7 +2,7 @@
 
 The one log-Mel of training, replay and the daemon. It follows librosa's ``melspectrogram`` (centred frames, zero
 padding, periodic Hann window, Slaney mel scale and area normalisation) followed by ``10 log10(max(amin, S))``; librosa
-itself is the reference in the tests. Inside it computes in float64 and without BLAS, so that a window has one log-Mel,
+itself is the reference in the tests. All powers are float64, summed without BLAS, so that a window has one log-Mel,
 to the bit, whatever the number of threads.
 """
 
@@ -62,8 +62,8 @@ class LogMelParameters:
             raise ValueError(f"n_mels {self.n_mels} is not between 1 and 512")
         if not 0 <= self.fmin < self.fmax <= self.sample_rate / 2:
             raise ValueError(f"bands from {self.fmin} to {self.fmax} Hz do not fit a rate of {self.sample_rate} Hz")
-        if not 0 < self.amin < 1:
-            raise ValueError(f"amin {self.amin} is not between 0 and 1")
+        if not 1e-20 <= self.amin < 1:
+            raise ValueError(f"amin {self.amin} is not between 1e-20 and 1")
 
     @property
     def floor_db(self) -> float:
@@ -180,13 +180,16 @@ def mel_spectrogram(power: Iterable[Float64Array], frames: int, parameters: LogM
     for block in power:
         rising = block * slopes.rising
         parts[:, 0, begin : begin + len(block)] = rising.T
-        parts[:, 1, begin : begin + len(block)] = (block - rising).T
+        np.subtract(block, rising, out=rising)
+        parts[:, 1, begin : begin + len(block)] = rising.T
         begin += len(block)
     # Each slope spans a few bins only; summing them by themselves is faster than BLAS and always in the same order.
     sums = np.empty((parameters.n_mels + 1, 2, frames))
     for k, (start, stop) in enumerate(pairwise(slopes.starts)):
         np.add.reduce(parts[start:stop], axis=0, out=sums[k])
-    return (sums[:-1, 0] + sums[1:, 1]) * slopes.height
+    mel = sums[:-1, 0] + sums[1:, 1]
+    mel *= slopes.height
+    return mel
 
 
 def log_mel(samples: NDArray[np.floating[Any]], parameters: LogMelParameters) -> Float32Array:
@@ -207,8 +210,11 @@ def log_mel(samples: NDArray[np.floating[Any]], parameters: LogMelParameters) ->
     if not np.isfinite(samples).all():
         raise ValueError("the samples hold NaN or infinity")
     frames = parameters.frames(samples.size)
-    decibels = mel_spectrogram(power_spectrogram(samples, parameters), frames, parameters)
-    np.maximum(decibels, parameters.amin, out=decibels)
+    mel = mel_spectrogram(power_spectrogram(samples, parameters), frames, parameters)
+    mel *= 1.0 / parameters.amin  # the logarithm of 1 is exact, so silence is the floor to the bit
+    # Only now in float32, where a logarithm takes a fraction of the time; what is rounded is some 1e-5 dB.
+    decibels = np.maximum(mel, 1.0, out=mel).astype(np.float32)
     np.log(decibels, out=decibels)  # takes half of log10's time
-    decibels *= _DB_PER_NEPER
-    return decibels.astype(np.float32)
+    decibels *= np.float32(_DB_PER_NEPER)
+    decibels += np.float32(parameters.floor_db)
+    return decibels

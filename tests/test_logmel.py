@@ -184,6 +184,7 @@ def test_bad_samples_are_refused(samples: Any, complaint: str) -> None:
         {"fmax": float("inf")},
         {"amin": 0.0},
         {"amin": -1e-10},
+        {"amin": 1e-30},
         {"amin": float("nan")},
     ],
     ids=str,

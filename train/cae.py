@@ -61,8 +61,7 @@ class CaeDetector(nn.Module):
         """
         image = self.standardise(log_mel, machine_id)
         reconstruction = reconstruct(self.network, image, self.crop_frames)
-        mean = self.standardise.mean_image(machine_id).expand_as(reconstruction)
-        reconstruction = torch.where(ablation == 0, reconstruction, mean)
+        reconstruction = torch.where(ablation == 0, reconstruction, self.standardise.mean_image(machine_id))
         residual, reconstructed = image - reconstruction, self.standardise.undo(reconstruction, log_mel, machine_id)
         squares = residual**2
         if self.scorer is None:

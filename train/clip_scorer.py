@@ -88,12 +88,13 @@ class ClipScorer(nn.Module):
             scores.append((torch.log(squared + _EPSILON) / 2 - centre[number][machine_id]) / spread[number])
             parts.append(of_feature.clamp(min=0))
         score, shares = soft_maximum(torch.stack(scores))
-        total = torch.zeros(1)
+        total, cells = torch.zeros(1), image.shape[1] * image.shape[2]
         for number, block in enumerate(self.blocks):
             of_feature = parts[number] / (parts[number].sum(dim=1, keepdim=True) + _EPSILON)
-            weight = of_feature * (shares[number] * scores[number].clamp(min=0))[:, None]
+            # Times the cells, as the map's mean, not its sum, is what deviates.
+            weight = of_feature * (shares[number] * scores[number].clamp(min=0) * cells)[:, None]
             total = total + block.spread(image, weight)  # type: ignore[operator]  # a stack of all takes 6 times as long
-        return score, total * (image.shape[1] * image.shape[2])
+        return score, total
 
 
 def soft_maximum(scores: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,7 +105,7 @@ def soft_maximum(scores: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _of_variant(values: Tensor, variant: Tensor | None) -> Tensor:
-    return values[0] if variant is None else values.index_select(0, variant.reshape(1))[0]
+    return values[0] if variant is None else values.index_select(0, variant.reshape(1)).squeeze(0)
 
 
 @dataclass(frozen=True)

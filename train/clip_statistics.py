@@ -41,7 +41,7 @@ class Mean(Block):
         return image.mean(dim=2)
 
     def spread(self, image: Tensor, weight: Tensor) -> Tensor:
-        return (weight / image.shape[2])[:, :, None] * torch.ones_like(image)
+        return (weight / image.shape[2])[:, :, None].expand_as(image).contiguous()
 
 
 class Flux(Block):
@@ -63,8 +63,9 @@ class Flux(Block):
 
     def spread(self, image: Tensor, weight: Tensor) -> Tensor:
         squares = self._squares(image) + _EPSILON
-        cells = _to_both_frames(squares / squares.sum(dim=2, keepdim=True)) * weight[:, :, None]
-        return cells if self.pooling is None else self.pooling.T @ cells
+        # What all frames of a mel have in common is worked out before it meets them: they are many.
+        cells = _to_both_frames(squares * (weight[:, :, None] / squares.sum(dim=2, keepdim=True)))
+        return cells if self.pooling is None else _to_mels(cells, self.pooling)
 
     def _squares(self, image: Tensor) -> Tensor:
         differences = _differences(image if self.pooling is None else self.pooling @ image)
@@ -83,27 +84,36 @@ class FluxCorrelation(Block):
         super().__init__()
         self.size = bands * (bands - 1) // 2
         first, second = torch.triu_indices(bands, bands, offset=1)
+        number = torch.full((bands, bands), self.size)
+        number[first, second] = number[second, first] = torch.arange(self.size)
         self.register_buffer("pooling", band_pooling(mels, bands))
-        self.register_buffer("first", first)
-        self.register_buffer("second", second)
+        self.register_buffer("pairs", first * bands + second)
+        self.register_buffer("number", number.flatten())
 
     def forward(self, image: Tensor) -> Tensor:
-        return self._products(image).mean(dim=2)
+        # All pairs at once are one small matrix; written out for every frame they would be a tensor as large as the
+        # image.
+        differences = self._standardised(image)
+        products = differences @ differences.transpose(1, 2) / differences.shape[2]
+        return products.flatten(1).index_select(1, self.pairs)
 
     def spread(self, image: Tensor, weight: Tensor) -> Tensor:
-        products = self._products(image).abs() + _EPSILON
-        shares = products / products.sum(dim=2, keepdim=True) * (weight / 2)[:, :, None]
-        bands = image.new_zeros(image.shape[0], self.pooling.shape[0], shares.shape[2])
-        for index in (self.first, self.second):
-            bands = bands.index_add(1, index, shares)
-        return self.pooling.T @ _to_both_frames(bands)
+        # Of a pair's weight a frame gets by |x y| + epsilon, each of the two bands half of that. With the weights over
+        # their sums in a symmetric matrix, what band x gets is |x| (matrix |y|) and a trifle that all frames share.
+        size = self.pooling.shape[0]
+        moved = self._standardised(image).abs()
+        sums = moved @ moved.transpose(1, 2) + _EPSILON * moved.shape[2]
+        none = torch.zeros_like(weight[:, :1])  # of a band with itself
+        weights = torch.cat([weight, none], dim=1).index_select(1, self.number).reshape(-1, size, size)
+        shares = weights / (2 * sums)
+        bands = moved * (shares @ moved) + _EPSILON * shares.sum(dim=2, keepdim=True)
+        return _to_mels(_to_both_frames(bands), self.pooling)
 
-    def _products(self, image: Tensor) -> Tensor:
-        """Standardised differences of two bands, multiplied, ``[window, pair, frame - 1]``."""
+    def _standardised(self, image: Tensor) -> Tensor:
+        """Frame differences of the bands, less their mean and over their spread, ``[window, band, frame - 1]``."""
         differences = _differences(self.pooling @ image)
         differences = differences - differences.mean(dim=2, keepdim=True)
-        differences = differences / ((differences**2).mean(dim=2, keepdim=True) + _EPSILON).sqrt()
-        return differences.index_select(1, self.first) * differences.index_select(1, self.second)
+        return differences / ((differences**2).mean(dim=2, keepdim=True) + _EPSILON).sqrt()
 
 
 class Peaks(Block):
@@ -120,7 +130,7 @@ class Peaks(Block):
     def spread(self, image: Tensor, weight: Tensor) -> Tensor:
         least = image.topk(self.count, dim=2).values[:, :, -1:]
         among = (image >= least).to(image.dtype)
-        return among / among.sum(dim=2, keepdim=True) * weight[:, :, None]
+        return among * (weight[:, :, None] / among.sum(dim=2, keepdim=True))
 
 
 class EventShape(Block):
@@ -147,34 +157,29 @@ class EventShape(Block):
 
     def forward(self, image: Tensor) -> Tensor:
         banded = self.pooling @ image
-        courses = [
-            banded.gather(2, centre[:, :, None] - self.before + self.course[None, None, :])
-            for centre in self._rises(banded)
-        ]
-        return torch.stack(courses).mean(dim=0).flatten(1)
+        courses = banded.gather(2, self._frames(banded)).reshape(-1, self.bands, self.events, self.length)
+        return courses.mean(dim=2).flatten(1)
 
     def spread(self, image: Tensor, weight: Tensor) -> Tensor:
         banded = self.pooling @ image
-        weight = weight.reshape(-1, self.bands, self.length) / self.events
-        cells = torch.zeros_like(banded)
-        for centre in self._rises(banded):
-            frames = centre[:, :, None] - self.before + self.course[None, None, :]
-            cells = cells.scatter_add(2, frames, weight)
-        return self.pooling.T @ cells
+        weight = (weight / self.events).reshape(-1, self.bands, self.length).repeat(1, 1, self.events)
+        cells = torch.zeros_like(banded).scatter_add(2, self._frames(banded), weight)
+        return _to_mels(cells, self.pooling)
 
-    def _rises(self, banded: Tensor) -> list[Tensor]:
-        """Frames of the steepest rises of every band, each ``[window, band]``, the steepest first."""
+    def _frames(self, banded: Tensor) -> Tensor:
+        """Of the courses of every band's steepest rises, one after the other, ``[window, band, event * length]``."""
         rise = banded[:, :, 1:] - banded[:, :, :-1]
         # Rises whose course would leave the window do not count. Index t of `rise` is the step from frame t to t + 1.
         rise = rise[:, :, self.before - 1 : rise.shape[2] - self.after]
-        place = torch.arange(rise.shape[2])[None, None, :]
+        place = torch.arange(rise.shape[2], dtype=rise.dtype)[None, None, :]
         found = []
         for _ in range(self.events):
-            at = rise.argmax(dim=2)
-            found.append(at + self.before)
-            near = (place - at[:, :, None]).abs() < self.apart
-            rise = torch.where(near, torch.full_like(rise, -1e4), rise)
-        return found
+            at = rise.argmax(dim=2, keepdim=True)
+            found.append(at + self.course)
+            # In floats, which hold these numbers exactly and are compared several times as fast.
+            near = (place - at.to(place.dtype)).abs() < self.apart
+            rise = torch.where(near, -1e4, rise)
+        return torch.cat(found, dim=2)
 
 
 def band_pooling(mels: int, bands: int) -> Tensor:
@@ -186,10 +191,17 @@ def band_pooling(mels: int, bands: int) -> Tensor:
     return pooling
 
 
+def _to_mels(of_bands: Tensor, pooling: Tensor) -> Tensor:
+    """``pooling.T @ of_bands``, ``[window, mel, frame]``: a mel has one band, so rows are copied, not multiplied."""
+    per_mel = of_bands * pooling.amax(dim=1)[:, None]
+    return per_mel.index_select(1, pooling.argmax(dim=0))
+
+
 def _differences(image: Tensor) -> Tensor:
     return image[:, :, 1:] - image[:, :, :-1]
 
 
 def _to_both_frames(of_difference: Tensor) -> Tensor:
     """A difference belongs to both of its frames: ``[..., frame - 1]`` to ``[..., frame]``, keeping the sum."""
-    return (nn.functional.pad(of_difference, (0, 1)) + nn.functional.pad(of_difference, (1, 0))) / 2
+    half = of_difference / 2
+    return nn.functional.pad(half, (0, 1)) + nn.functional.pad(half, (1, 0))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 
 def crop_starts(frames: int, crop_frames: int) -> list[int]:
@@ -33,12 +34,17 @@ def join(crops: Tensor, frames: int) -> Tensor:
     crop_frames = crops.shape[3]
     starts = crop_starts(frames, crop_frames)
     of_window = crops.reshape(-1, len(starts), *crops.shape[2:])
-    count = np.zeros(frames, np.float32)
-    padded = []
-    for k, start in enumerate(starts):
-        padded.append(functional.pad(of_window[:, k], (start, frames - start - crop_frames)))
-        count[start : start + crop_frames] += 1
-    return torch.stack(padded).sum(0) * torch.from_numpy(1.0 / count)
+    # From edge to edge of the crops: stretches of one crop are copied, only where they overlap is anything computed.
+    edges = sorted({*starts, *(start + crop_frames for start in starts)})
+    stretches = []
+    for begin, end in itertools.pairwise(edges):
+        there = [
+            of_window[:, k, :, begin - start : end - start]
+            for k, start in enumerate(starts)
+            if start <= begin and end <= start + crop_frames
+        ]
+        stretches.append(there[0] if len(there) == 1 else torch.stack(there).mean(dim=0))
+    return torch.cat(stretches, dim=2)
 
 
 def random_crops(

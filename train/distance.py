@@ -57,7 +57,7 @@ class Distance(nn.Module):
             variant: index ``[]``; the first unless given.
         """
         index = torch.zeros(1, dtype=torch.int64) if variant is None else variant.reshape(1)
-        mean, scale, whitening = (b.index_select(0, index)[0] for b in (self.mean, self.scale, self.whitening))
+        mean, scale, whitening = (b.index_select(0, index).squeeze(0) for b in (self.mean, self.scale, self.whitening))
         residual = (features - mean[machine_id]) * scale
         white = residual @ whitening
         return (white**2).sum(dim=1), residual * (white @ whitening.T)

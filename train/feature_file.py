@@ -29,7 +29,7 @@ from edge_asd.audio.windows import WINDOW_SECONDS
 from edge_asd.errors import RecordingError
 from edge_asd.logmel import Float32Array, LogMelParameters, log_mel
 
-VERSION = 1
+VERSION = 2
 """Of the computation and the format; raised when either changes: what earlier versions computed is not taken."""
 
 

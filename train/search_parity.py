@@ -65,7 +65,7 @@ def check_search(model: LatentSearch, exported: onnx.ModelProto, query: Tensor) 
     theirs, reference, ours = (s / np.abs(slopes[1]).max(1, keepdims=True) for s in slopes)
     gradient = _off(ours, theirs), _off(ours, reference), _off(theirs, reference)
     _refuse_above(GRADIENT_TOLERANCE, gradient[0], "the gradient of one step")
-    _refuse_far("the gradient of one step", *gradient[1:])
+    _refuse_far("the gradient of one step", *gradient[1:], _ROUNDING)
     session = _session(exported)
     losses: dict[int, float] = {}
     from_float64: tuple[float, float] | None = None
@@ -74,11 +74,14 @@ def check_search(model: LatentSearch, exported: onnx.ModelProto, query: Tensor) 
         found = session.run(["loss"], {"query": crops.numpy(), "search_steps": np.array(steps)})[0].astype(np.float64)
         expected = search(model, crops, steps)[1].double().numpy()
         losses[steps] = _median(found, expected)
-        _refuse_above(tolerance, losses[steps], f"the loss after {steps} steps")
+        what = f"the loss after {steps} steps"
         if from_float64 is None:
             exact = search(precise, crops.double(), steps)[1].numpy()
             from_float64 = _median(found, exact), _median(expected, exact)
-            _refuse_far(f"the loss after {steps} steps", *from_float64)
+            _refuse_far(what, *from_float64, tolerance)
+            # Where PyTorch itself is further from the truth than is asked for, no more can be asked.
+            tolerance = max(tolerance, _NO_FURTHER * from_float64[1])
+        _refuse_above(tolerance, losses[steps], what)
     assert from_float64 is not None  # there are steps
     return SearchParity(*gradient, losses, *from_float64)
 
@@ -88,8 +91,8 @@ def _refuse_above(tolerance: float, found: float, what: str) -> None:
         raise ExportError(f"not written: in ONNX Runtime {what} differs from PyTorch's by {found:.2g}")
 
 
-def _refuse_far(what: str, ours: float, theirs: float) -> None:
-    if not ours <= max(_NO_FURTHER * theirs, _ROUNDING):
+def _refuse_far(what: str, ours: float, theirs: float, at_least: float) -> None:
+    if not ours <= max(_NO_FURTHER * theirs, at_least):
         raise ExportError(f"not written: {what} is {ours:.2g} from float64, where PyTorch's is {theirs:.2g}")
 
 

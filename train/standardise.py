@@ -87,8 +87,10 @@ class Standardise(nn.Module):
 
     def forward(self, log_mel: Tensor, machine_id: Tensor) -> Tensor:
         """Both arguments with one entry for each window; shape stays ``[window, mel, frame]``."""
-        shown = log_mel - log_mel.mean(dim=(1, 2), keepdim=True) if self.without_level else log_mel
-        return (shown - self.offset[machine_id][:, :, None]) / self.spread[machine_id][:, :, None]
+        offset = self.offset[machine_id][:, :, None]
+        if self.without_level:  # taken away with the offset, as another pass over all cells takes its time
+            offset = offset + log_mel.mean(dim=(1, 2), keepdim=True)
+        return (log_mel - offset) / self.spread[machine_id][:, :, None]
 
     def undo(self, image: Tensor, log_mel: Tensor, machine_id: Tensor) -> Tensor:
         """The way back from images to dB, ``[window, mel, frame]``, with the level of the log-Mels they stand for."""
