@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,12 +29,13 @@ def test_it_runs_and_writes_every_figure(tmp_path: Path) -> None:
     document = json.loads(out.read_text())
     assert document["machine"]["cores"] and document["versions"]["onnxruntime"] and document["date"]
     rows = document["rows"]
-    assert all(row["value"] >= 0 for row in rows if "less the report's" not in row["what"])
+    # A further machine may seem to take less than nothing, after a second.
+    assert all(r["value"] >= 0 for r in rows if not re.search("less the report|further machine", r["what"]))
     found = {(row["what"], row["crops"]) for row in rows}
     for crops in (1, 5):
         for what in ("step, ONNX Runtime", "as fast as PyTorch eager, frozen", "as fast as plain autograd"):
             assert (what, crops) in found
-        assert document_row(rows, "GFLOP/s of a step", crops)["net"] == "G16 D8 z64"
+        assert document_row(rows, "GFLOP/s of a step", crops)["net"] == "G12 D8 z64"
     for what in ("log-Mel as fast as librosa's", "window, cae", "daemon, start to ready", "resident, one machine"):
         assert (what, None) in found
         assert what in done.stdout
@@ -91,6 +93,6 @@ def test_multiply_adds_of_the_default() -> None:
 
     search = AnoGan(AnoGanSettings()).latent_search()
     # Inputs times a kernel of 16 cells for every output channel, then outputs times 16 for every input channel.
-    generator = 16 * (64 * 128 + 16 * 128 * 64 + 64 * 64 * 32 + 256 * 32 * 16 + 1024 * 16 * 1)
+    generator = 16 * (64 * 96 + 16 * 96 * 48 + 64 * 48 * 24 + 256 * 24 * 12 + 1024 * 12 * 1)
     features = 16 * (1024 * 8 * 1 + 256 * 16 * 8 + 64 * 32 * 16)
     assert step_multiply_adds(search) == 2 * (generator + features)

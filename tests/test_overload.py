@@ -24,7 +24,7 @@ from edge_asd.publish.log import Log
 RATE = 16_000
 MACHINES = 4
 SECONDS = 22
-STEPS = 500
+STEPS = 1500
 
 
 def slow(tiny: Callable[..., bytes], steps: int) -> bytes:
