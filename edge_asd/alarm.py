@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import uuid
 from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from edge_asd.calibration import MAX_RARITY
 
@@ -74,9 +75,16 @@ class Alarm:
     _quiet: int = field(default=0, init=False)
     _rests_until: float = field(default=float("-inf"), init=False)
     _last_scored: float = field(default=float("-inf"), init=False)
+    _former_clock: Callable[[float], float] | None = field(default=None, init=False, compare=False)
+    """After `restore`, until the first window: from this clock to the one that the times above are still on."""
 
     def __post_init__(self) -> None:
         self._votes = deque(maxlen=self.rule.raise_window)
+
+    def forget(self) -> None:
+        """Count the votes to raise and to clear anew; an open incident stays open."""
+        self._votes.clear()
+        self._quiet = 0
 
     def step(self, rarity: float | None, time: float, hop: float) -> AlarmEvent | None:
         """Take one window.
@@ -89,6 +97,8 @@ class Alarm:
         Returns:
             What happened, if anything did.
         """
+        if self._former_clock is not None:
+            self._change_clock(time - self._former_clock(time), time)
         if rarity is None:
             return None
         if time - self._last_scored > (self.rule.raise_window + 0.5) * hop:
@@ -108,3 +118,50 @@ class Alarm:
         self._votes.clear()
         self._rests_until = time + self.rule.rest_seconds
         return event
+
+    def snapshot(self) -> dict[str, Any]:
+        """What must outlive the process, as plain JSON; times are on the clock of `step`.
+
+        It stays the same while nothing changes that matters: votes count only where there is one and no incident is
+        open, and only then does it matter when the last was cast. So normal sound leaves nothing new to be saved.
+        """
+        votes = list(self._votes) if self.incident is None else []
+        counting = votes[votes.index(True) :] if True in votes else []
+        return {
+            "incident": self.incident,
+            "votes": counting,
+            "last_scored": self._last_scored if counting else None,
+            "quiet": 0 if self.incident is None else self._quiet,
+            "rests_until": None if self._rests_until == float("-inf") else self._rests_until,
+        }
+
+    def restore(self, snapshot: Mapping[str, Any], former_clock: Callable[[float], float]) -> None:
+        """Go on where another process ended; call it before the first `step`.
+
+        Args:
+            snapshot: what `snapshot` gave there.
+            former_clock: what the clock of that process would show at a moment of this one's. Asked at the first
+                window, when it is known how the new clock runs.
+
+        Raises:
+            ValueError: no snapshot; nothing was changed.
+        """
+        try:
+            incident, quiet, votes = snapshot["incident"], int(snapshot["quiet"]), [bool(v) for v in snapshot["votes"]]
+            last, rests = (snapshot[key] for key in ("last_scored", "rests_until"))
+            times = [float("-inf") if time is None else float(time) for time in (last, rests)]
+            if incident is not None:
+                uuid.UUID(incident)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"no state of an alarm: {error!r}") from None
+        self.incident, self._quiet = incident, quiet
+        self._last_scored, self._rests_until = times
+        self._votes.clear()
+        self._votes.extend(votes)
+        self._former_clock = former_clock
+
+    def _change_clock(self, shift: float, now: float) -> None:
+        self._former_clock = None
+        self._last_scored += shift
+        # However wrong a wall clock was meanwhile, the alarm never rests longer than it would have.
+        self._rests_until = min(self._rests_until + shift, now + self.rule.rest_seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterable
 
@@ -143,6 +144,84 @@ def test_an_incident_from_before_a_restart_is_cleared_under_its_uuid():
     assert not run(alarm, [LOUD] * 5)
     events = [alarm.step(QUIET, 100.0 + n * HOP, HOP) for n in range(4)]
     assert events == [None, None, None, AlarmEvent("cleared", "a-former-one")]
+
+
+REST = AlarmRule(2.0, 2, 4, clear_after=2, rest_seconds=45.0)
+
+
+@given(
+    rarities=st.lists(st.sampled_from([LOUD, LOUD, MIDDLE, QUIET, QUIET, UNSCORED]), min_size=1, max_size=60),
+    cuts=st.sets(st.integers(0, 59), max_size=4),
+    pauses=st.lists(st.sampled_from([0, 0, 0, 3, 5, 9]), min_size=60, max_size=60),
+)
+def test_a_restart_changes_nothing(rarities, cuts, pauses):
+    """The process ends after some windows, its state goes through JSON, and the next one's clock begins anew."""
+    times = [n * HOP + sum(pauses[: n + 1]) * HOP for n in range(len(rarities))]
+    whole, parts = Alarm(REST), Alarm(REST)
+    zero, events, expected = 0.0, [], []
+    for number, (rarity, time) in enumerate(zip(rarities, times, strict=True)):
+        event = whole.step(rarity, time, HOP)
+        expected.append(None if event is None else event.event)
+        event = parts.step(rarity, time - zero, HOP)
+        events.append(None if event is None else event.event)
+        if number in cuts:
+            snapshot, before = json.loads(json.dumps(parts.snapshot())), zero
+            zero = time - 3.0
+            parts = Alarm(REST)
+            parts.restore(snapshot, lambda now, shift=zero - before: now + shift)
+            assert parts.incident == snapshot["incident"]
+    assert events == expected
+
+
+def test_an_incident_keeps_its_uuid_over_a_restart():
+    alarm = raised()
+    again = Alarm(RULE)
+    again.restore(alarm.snapshot(), lambda now: now)
+    assert run(again, [QUIET] * 4) == [(3, "cleared")]
+    assert again.incident is None and alarm.incident is not None
+
+
+def test_normal_sound_and_a_steady_incident_leave_nothing_new_to_save():
+    alarm = Alarm(RULE)
+    before = alarm.snapshot()
+    run(alarm, [QUIET] * 20 + [UNSCORED, MIDDLE])
+    assert alarm.snapshot() == before
+    run(alarm, [LOUD], start=1000.0)
+    assert alarm.snapshot() != before
+    run(alarm, [LOUD, LOUD], start=1010.0)
+    before = alarm.snapshot()
+    run(alarm, [LOUD] * 20, start=1030.0)
+    assert alarm.snapshot() == before and before["incident"] is not None
+
+
+def test_the_rest_is_never_longer_than_the_rule_says():
+    """However far the wall clock went back while the computer was off."""
+    alarm = raised(REST)
+    assert run(alarm, [QUIET, QUIET]) == [(1, "cleared")]
+    again = Alarm(REST)
+    again.restore(alarm.snapshot(), lambda now: -1e9)
+    assert run(again, [QUIET] + [LOUD] * 20, start=500.0) == [(5, "raised")]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {},
+        {"incident": 5},
+        {"incident": "no uuid"},
+        {"votes": 3},
+        {"quiet": None},
+        {"rests_until": "soon"},
+        {"last_scored": [1]},
+    ],
+    ids=str,
+)
+def test_what_is_no_snapshot_changes_nothing(wrong):
+    alarm = raised()
+    snapshot = alarm.snapshot()
+    with pytest.raises(ValueError, match="no state of an alarm"):
+        alarm.restore({**snapshot, **wrong} if wrong else {}, lambda now: now)
+    assert alarm.snapshot() == snapshot
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,8 @@ class Daemon:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
-                env=os.environ | environment,
+                # Each test has a state of its own: an incident must not live on in the next test's daemon.
+                env=os.environ | {"XDG_STATE_HOME": str(config.parent / "state")} | environment,
             )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

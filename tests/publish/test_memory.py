@@ -1,0 +1,156 @@
+"""What is remembered of a machine: through JSON and the outbox into the next process, on its own clock."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from parts.alarms import HOP_SECONDS, LOUD, QUIET, RATE, machine_state, reading
+from parts.waiting import until
+
+from edge_asd.clock import boot_time
+from edge_asd.publish import memory
+from edge_asd.publish.announcer import Announcer
+from edge_asd.publish.log import Log
+from edge_asd.publish.metrics import Metrics
+from edge_asd.publish.outbox import Outbox
+from edge_asd.publish.payloads import MachineState
+
+
+class Process:
+    """A daemon's announcer, with an outbox on disk and one machine."""
+
+    def __init__(self, path: Path) -> None:
+        self.lines, self.metrics = io.StringIO(), Metrics()
+        log = Log(self.lines)
+        self.outbox = Outbox(path, log=log, metrics=self.metrics)
+        self.announcer = Announcer(log, self.metrics, self.outbox)
+        self.state = machine_state("rail-7")
+        self.outbox.open()
+        self.announcer.restore([self.state])
+        self.heard = 0
+
+    def hear(self, *rarities: float | None) -> list[dict[str, Any]]:
+        """Alerts that came of it."""
+        before = self.state.sequence
+        alerts = []
+        for rarity in rarities:
+            self.announcer.tell(self.state, reading(self.state, self.heard, rarity))
+            self.heard += 1
+            if self.state.sequence > before:
+                before = self.state.sequence
+                alerts.append(dict(self.state.last_alert or {}))
+        return alerts
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        time.sleep(0.05)
+        return [line for line in map(json.loads, self.lines.getvalue().splitlines()) if line["event"] == name]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "press.sqlite"
+
+
+def test_an_incident_lives_on(path: Path) -> None:
+    first = Process(path)
+    (raised,) = first.hear(QUIET, LOUD, LOUD, LOUD)
+    assert (raised["event"], raised["sequence"]) == ("raised", 1)
+    first.hear(QUIET)
+    since = first.state.since
+    first.outbox.close()
+
+    second = Process(path)
+    assert second.state.pipeline.alarm.incident == raised["incident"]
+    assert (second.state.condition, second.state.last_alert) == ("anomalous", raised)
+    assert abs((second.state.since - since).total_seconds()) < 0.002
+    value = second.metrics.registry.get_sample_value
+    assert value("edge_asd_condition", {"machine": "rail-7", "condition": "anomalous"}) == 1
+    assert second.events("alarm_restored")[0]["incident"] == raised["incident"]
+    (cleared,) = second.hear(QUIET)
+    assert (cleared["event"], cleared["sequence"], cleared["incident"]) == ("cleared", 2, raised["incident"])
+    second.outbox.close()
+
+    third = Process(path)
+    assert third.state.pipeline.alarm.incident is None and third.state.last_alert == cleared
+    assert third.state.condition == "starting"
+    (again,) = third.hear(QUIET, LOUD, LOUD)
+    assert again["sequence"] == 3 and again["incident"] != raised["incident"]
+    third.outbox.close()
+
+
+def test_a_vote_lives_on(path: Path) -> None:
+    first = Process(path)
+    assert not first.hear(QUIET, LOUD)
+    first.outbox.close()
+    second = Process(path)
+    assert [a["event"] for a in second.hear(LOUD)] == ["raised"]
+    second.outbox.close()
+
+
+def test_normal_sound_writes_nothing(path: Path) -> None:
+    one = Process(path)
+    one.hear(*[QUIET] * 3)
+    until(lambda: not one.outbox._memory, "the disk")
+    calls: list[int] = []
+    one.outbox.on_ready = lambda: calls.append(1)
+    one.hear(*[QUIET, None] * 10)
+    time.sleep(0.2)
+    assert not calls
+    one.outbox.close()
+
+
+def clocks(monkeypatch: pytest.MonkeyPatch, *, boot: float, wall: float, boot_id: str = "this") -> None:
+    now = boot_time(), time.time()
+    monkeypatch.setattr(memory, "boot_time", lambda: now[0] + boot)
+    monkeypatch.setattr(memory.time, "time", lambda: now[1] + wall)
+    monkeypatch.setattr(memory, "_boot_id", lambda: boot_id)
+
+
+@pytest.mark.parametrize(
+    ("boot", "wall", "boot_id", "passed"),
+    [
+        (100.0, 100.0, "this", 100.0),
+        (100.0, -5_000.0, "this", 100.0),  # the wall clock was set meanwhile
+        (-4_000.0, 100.0, "another", 100.0),  # the computer was restarted
+        (-4_000.0, -5_000.0, "another", 0.0),  # and its clock has no battery
+    ],
+)
+def test_how_much_time_has_passed(
+    monkeypatch: pytest.MonkeyPatch, boot: float, wall: float, boot_id: str, passed: float
+) -> None:
+    def on_clock(state: MachineState) -> MachineState:
+        began = memory.boot_time()
+        state.time_of = lambda sample: began + sample / RATE
+        return state
+
+    clocks(monkeypatch, boot=0.0, wall=0.0)
+    first = on_clock(machine_state("rail-7"))
+    for number in range(2):
+        reading(first, number, LOUD)
+    remembered = json.loads(json.dumps(memory.remember(first, 2 * HOP_SECONDS * RATE)))
+    clocks(monkeypatch, boot=boot + 20, wall=wall + 20, boot_id=boot_id)
+    second = on_clock(machine_state("rail-7"))
+    memory.restore(second, remembered)
+    former = second.pipeline.alarm._former_clock
+    assert former is not None
+    assert former(10.0) == pytest.approx(20.0 + (passed + 10.0 if passed else 0.0), abs=0.01)
+
+
+@pytest.mark.parametrize("wrong", [None, 5, [], {}, {"alarm": {}}, "text", {"sequence": "x"}])
+def test_what_is_no_memory_changes_nothing(path: Path, wrong: Any) -> None:
+    outbox = Outbox(path, log=Log(io.StringIO()), metrics=Metrics())
+    outbox.open()
+    whole = memory.remember(machine_state("rail-7"), 0)
+    outbox.put([], {"alarm/rail-7": (whole | wrong) if isinstance(wrong, dict) and wrong else wrong})
+    outbox.close()
+    process = Process(path)
+    assert (process.state.sequence, process.state.pipeline.alarm.incident) == (0, None)
+    assert len(process.events("alarm_not_restored")) == (wrong is not None)
+    assert [a["sequence"] for a in process.hear(LOUD, LOUD)] == [1]
+    process.outbox.close()
