@@ -94,9 +94,8 @@ class ClipFigure:
             ],
             sound=None if samples is None else playable(samples, parameters.sample_rate, doublings=doublings),
             seconds=seconds,
-            frequency_ticks=_frequency_ticks(parameters),
-            # Frames are centred on multiples of the hop.
-            time_ticks=[Tick(number(t), 100.0 * (t / frame + 0.5) / frames) for t in nice_ticks(0.0, seconds)],
+            frequency_ticks=frequency_ticks(parameters),
+            time_ticks=time_ticks(frames, frame),
             facts=facts,
         )
 
@@ -107,8 +106,8 @@ class ClipFigure:
         return pictures + len(self.sound or "") + 6000
 
 
-def _frequency_ticks(parameters: LogMelParameters) -> list[Tick]:
-    """Where frequencies lie among the mels: row k of the picture is centred on the peak of band k."""
+def frequency_ticks(parameters: LogMelParameters) -> list[Tick]:
+    """Where frequencies lie among the mels of a picture: row k of the picture is centred on the peak of band k."""
     low, high = hz_to_mel(np.array([parameters.fmin, parameters.fmax]))
     step = (high - low) / (parameters.n_mels + 1)
     ticks: list[Tick] = []
@@ -119,3 +118,8 @@ def _frequency_ticks(parameters: LogMelParameters) -> list[Tick]:
             words = f"{frequency / 1000:g} kHz" if frequency >= 1000 else f"{frequency} Hz"
             ticks.append(Tick(words, percent))
     return ticks
+
+
+def time_ticks(frames: int, frame: float) -> list[Tick]:
+    """Seconds along a picture of so many frames, which are ``frame`` seconds apart and centred on multiples of that."""
+    return [Tick(number(t), 100.0 * (t / frame + 0.5) / frames) for t in nice_ticks(0.0, frames * frame)]

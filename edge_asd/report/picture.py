@@ -43,40 +43,48 @@ _LEAST_GAP = 2
 
 
 def spectrogram(log_mel: Float32Array, *, low_db: float | None = None, high_db: float | None = None) -> str:
+    """`spectrogram_image` as the data URI of a PNG."""
+    return _uri(spectrogram_image(log_mel, low_db=low_db, high_db=high_db))
+
+
+def spectrogram_image(
+    log_mel: Float32Array, *, low_db: float | None = None, high_db: float | None = None
+) -> Image.Image:
     """A picture of a log-Mel, as wide as its frames and as high as its mels, low ones at the bottom.
 
     Args:
         log_mel: dB, shape ``[mel, frame]``.
         low_db: darkest; the quietest 2 % unless given.
         high_db: lightest; the loudest 0.3 % unless given.
-
-    Returns:
-        Data URI of a PNG.
     """
     quiet, loud = (float(p) for p in np.percentile(log_mel, _CONTRAST_PERCENTILES))
     low = quiet if low_db is None else low_db
     high = max(loud if high_db is None else high_db, low + _LEAST_RANGE_DB)
     steps = np.round(np.clip((log_mel - low) / (high - low), 0.0, 1.0) * (_COLOURS - 1))
-    return _png(steps.astype(np.uint8), _palette(_MAKO))
+    return _image(steps.astype(np.uint8), _palette(_MAKO))
 
 
 def overlay(anomaly_map: Float32Array, highest: float | None = None) -> str:
-    """A picture to lay over `spectrogram`: the more a cell added to the score, the more opaque.
+    """`overlay_image` as the data URI of a PNG with transparency."""
+    return _uri(overlay_image(anomaly_map, highest))
+
+
+def overlay_image(anomaly_map: Float32Array, highest: float | None = None) -> Image.Image:
+    """A picture to lay over `spectrogram_image`: the more a cell added to the score, the more opaque.
 
     Opacity follows the square root of what a cell added: detectors add squared distances.
 
     Args:
         anomaly_map: a detector's, shape ``[mel, frame]``; negative cells count as 0.
         highest: value of what is fully opaque, such as `strongest` of another clip; `strongest` of this one if None.
-
-    Returns:
-        Data URI of a PNG with transparency.
     """
     top = strongest(anomaly_map) if highest is None else highest
     amplitude = np.sqrt(np.clip(anomaly_map / top, 0.0, 1.0)) if top > 0.0 else np.zeros_like(anomaly_map)
     steps = np.round(np.clip((amplitude - _FAINTEST) / (1.0 - _FAINTEST), 0.0, 1.0) * (_COLOURS - 1))
     opacity = np.round(np.linspace(0.0, _MOST_OPAQUE * 255.0, _COLOURS)).astype(np.uint8)
-    return _png(steps.astype(np.uint8), _palette(_GLOW), opacity.tobytes())
+    image = _image(steps.astype(np.uint8), _palette(_GLOW))
+    image.info["transparency"] = opacity.tobytes()
+    return image
 
 
 def strongest(anomaly_map: Float32Array) -> float:
@@ -183,11 +191,14 @@ def _palette(anchors: tuple[str, ...]) -> bytes:
     return bytes(np.round(np.stack(channels, axis=1)).astype(np.uint8).tobytes())
 
 
-def _png(steps: NDArray[np.uint8], palette: bytes, opacity: bytes | None = None) -> str:
-    """Data URI of a palette picture; row 0 of ``steps`` is its bottom."""
-    picture = Image.fromarray(np.ascontiguousarray(steps[::-1]), "L")
-    picture.putpalette(palette)  # makes it a palette picture
+def _image(steps: NDArray[np.uint8], palette: bytes) -> Image.Image:
+    """Palette picture; row 0 of ``steps`` is its bottom."""
+    image = Image.fromarray(np.ascontiguousarray(steps[::-1]), "L")
+    image.putpalette(palette)  # makes it a palette picture
+    return image
+
+
+def _uri(image: Image.Image) -> str:
     content = io.BytesIO()
-    options = {} if opacity is None else {"transparency": opacity}
-    picture.save(content, "PNG", optimize=True, **options)
+    image.save(content, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()
