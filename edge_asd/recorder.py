@@ -22,13 +22,11 @@ from edge_asd.audio.windows import WINDOW_SECONDS, Window, WindowCutter
 from edge_asd.clip_folder import ClipFolder, ClipFolderError
 from edge_asd.clock import is_synchronised, utc
 from edge_asd.config import Config, MachineSection
-from edge_asd.errors import EXIT_DONE, EXIT_SOME_FAILED, ConfigurationError, DeviceError, UsageError
+from edge_asd.errors import EXIT_DONE, EXIT_SOME_FAILED, DeviceError, UsageError
 from edge_asd.logmel import LogMelParameters
 from edge_asd.machine import device_settings
-from edge_asd.pipeline import learned_gate
 from edge_asd.publish.payloads import iso
-from edge_asd.site_calibration import calibration_in_use
-from edge_asd.verification import load_detector
+from edge_asd.recording_gate import recording_gate
 
 _TICK_SECONDS = 0.1
 _METER_SECONDS = 0.5
@@ -62,13 +60,13 @@ class Recorder:
 
         Raises:
             UsageError: the configuration has no such machine, or it does not listen to a device.
-            ConfigurationError: a learned gate without a detector.
+            ConfigurationError: a learned gate without a detector, or a topic as gate.
             ClipFolderError: there is no writing there.
         """
         machine = _machine(config, order.machine)
         assert config.device is not None and machine.channel is not None  # a machine with a channel has a device
         self._order, self._channel = order, machine.channel
-        self._gate = _gate(config, machine, state)
+        self._gate = recording_gate(config, machine, state)
         self._rate = LogMelParameters().sample_rate
         window = round(WINDOW_SECONDS * self._rate)
         self._stream = MachineStream(WindowCutter(window, window), self._rate)
@@ -278,21 +276,6 @@ def _machine(config: Config, name: str) -> MachineSection:
     raise UsageError(
         f"record: the configuration has no machine {name!r}; it has {', '.join(m.name for m in config.machines)}"
     )
-
-
-def _gate(config: Config, machine: MachineSection, state: Path | None) -> float | None:
-    if machine.active_when is None:
-        return None
-    gate = machine.active_when.gate
-    if gate != "learned":
-        return gate
-    place = config.place("machines", config.machines.index(machine), "active_when")
-    if not machine.detectors:
-        raise ConfigurationError(f"{place}: learned needs a detector; give level_above_dbfs until there is one")
-    entry = machine.detectors[0]
-    detector = load_detector(entry.file)
-    machine_id = detector.metadata.ids[detector.index_of(entry.id)]
-    return learned_gate(calibration_in_use(detector, entry.file, machine.name, machine_id, state).calibration)
 
 
 def _time(seconds: float) -> str:
