@@ -67,6 +67,8 @@ class Scheduler(Generic[Key, Work]):
         self._most_waiting = dict(most_waiting or {})
         self._shorten = shorten
         self._do, self._give_up = do, give_up
+        self._in_hand: dict[Key, int] = {}
+        self._taken = 0
         self._threads = [threading.Thread(target=self._run, name=f"scorer-{i}", daemon=True) for i in range(workers)]
 
     def start(self) -> None:
@@ -93,6 +95,11 @@ class Scheduler(Generic[Key, Work]):
         with self._change:
             return not any(queue.is_taken for queue in self._queues.values())
 
+    def in_hand(self) -> dict[Key, int]:
+        """Keys whose item is being done, with a number that differs from item to item."""
+        with self._change:
+            return dict(self._in_hand)
+
     def stop(self) -> None:
         """Let the workers finish what they have in hand; what waits is left."""
         with self._change:
@@ -113,10 +120,13 @@ class Scheduler(Generic[Key, Work]):
                 queue = self._queues[key]
                 work = queue.waiting.popleft()
                 dropped, queue.dropped = queue.dropped, []
+                self._taken += 1
+                self._in_hand[key] = self._taken
             for old in dropped:
                 self._give_up(key, old)
             self._do(key, work)
             with self._change:
+                del self._in_hand[key]
                 queue.is_taken = bool(queue.waiting)
                 if queue.is_taken:
                     self._line.append(key)

@@ -97,6 +97,8 @@ class Microphone:
         self.ledger = Ledger(_RATE_UNTIL_KNOWN, clock())
         """For reading only."""
         self.status = Status(False, "the device has not been opened yet")
+        self.turns = 0
+        """Grows as long as the thread that owns the device does not hang."""
         self.failure: ConfigurationError | None = None
         """Why nothing can ever be heard, whatever is plugged in."""
 
@@ -229,6 +231,7 @@ class Microphone:
         while not self._stopping.is_set():
             self._woken.wait(TICK_SECONDS)
             self._woken.clear()
+            self.turns += 1
             now = self._clock()
             if now - tick > TICK_SECONDS + _PAUSE_SECONDS:
                 self._last_arrival = resumed = now
@@ -278,6 +281,7 @@ class Microphone:
         while not self._stopping.is_set() and (now := self._clock()) < end:
             self._give(self.ledger.lose_until(now))
             self._stopping.wait(TICK_SECONDS)
+            self.turns += 1
         self._give(self.ledger.lose_until(self._clock()))
 
     def _close(self) -> None:

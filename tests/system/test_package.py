@@ -1,0 +1,265 @@
+"""The Debian package on a fresh Debian, under its real systemd: `make test-package` builds it and runs this."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import soundfile
+from onnx import TensorProto, helper
+from parts.container import Container, make_image
+from parts.waiting import until
+
+REPOSITORY = Path(__file__).parents[2]
+DEAF = "edge-asd@deaf.service"
+RAIL = "edge-asd@rail.service"
+STUCK = "edge-asd@stuck.service"
+RATE = 16_000
+
+pytestmark = [
+    pytest.mark.package,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+    pytest.mark.skipif(shutil.which("systemd-nspawn") is None, reason="needs systemd-container"),
+]
+
+
+def loops_on_loud_sound(tiny: Callable[..., bytes]) -> bytes:
+    """A detector that passes its verification, and never comes back from sound whose log-Mel is above -45 dB."""
+
+    def model(made: onnx.ModelProto) -> None:
+        body = helper.make_graph(
+            [
+                helper.make_node("Identity", ["go_on"], ["goes_on"]),
+                helper.make_node("Identity", ["value"], ["same"]),
+            ],
+            "for_ever",
+            [
+                helper.make_tensor_value_info("round", TensorProto.INT64, []),
+                helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+                helper.make_tensor_value_info("value", TensorProto.FLOAT, ["window"]),
+            ],
+            [
+                helper.make_tensor_value_info("goes_on", TensorProto.BOOL, []),
+                helper.make_tensor_value_info("same", TensorProto.FLOAT, ["window"]),
+            ],
+        )
+        graph = made.graph
+        graph.node[0].output[0] = "mean_db"
+        graph.initializer.append(helper.make_tensor("limit", TensorProto.FLOAT, [], [-45.0]))
+        graph.node.append(helper.make_node("ReduceMax", ["mean_db"], ["loudest"], keepdims=0))
+        graph.node.append(helper.make_node("Greater", ["loudest", "limit"], ["is_loud"]))
+        graph.node.append(helper.make_node("Loop", ["", "is_loud", "mean_db"], ["score"], body=body))
+
+    return tiny(model=model)
+
+
+@pytest.fixture(scope="module")
+def package() -> Path:
+    """The newest one of `make deb`."""
+    found = sorted((REPOSITORY / "build").glob("edge-asd_*.deb"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        pytest.fail("there is no package: make deb")
+    return found[-1]
+
+
+@pytest.fixture(scope="module")
+def newer(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same content under a higher version, with a changed example."""
+    folder = tmp_path_factory.mktemp("newer")
+    root = folder / "root"
+    subprocess.run(["dpkg-deb", "-R", str(package), str(root)], check=True)
+    control = root / "DEBIAN/control"
+    old = next(line for line in control.read_text().splitlines() if line.startswith("Version: "))
+    control.write_text(control.read_text().replace(old, f"{old}+newer"))
+    deb = folder / "newer.deb"
+    subprocess.run(["dpkg-deb", "--root-owner-group", "-Znone", "-b", str(root), str(deb)], check=True)
+    shutil.rmtree(root)
+    return deb
+
+
+@pytest.fixture(scope="module")
+def pc(package: Path, tiny: Callable[..., bytes], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
+    """A PC with the package installed by apt, three configurations, and none of them started."""
+    image = make_image(REPOSITORY / "build/package/base.tar")
+    container = Container(image, tmp_path_factory.mktemp("pc"))
+    try:
+        install(container, package)
+        configure(container.root / "etc/edge-asd", tiny)
+        yield container
+    finally:
+        container.close()
+        shutil.rmtree(container.root, ignore_errors=True)
+
+
+def install(pc: Container, package: Path) -> str:
+    """With apt, as a technician would."""
+    shutil.copy(package, pc.root / "root/edge-asd.deb")
+    done = pc.run("apt-get", "install", "-y", "--no-install-recommends", "/root/edge-asd.deb")
+    return done.stdout + done.stderr
+
+
+def configure(folder: Path, tiny: Callable[..., bytes]) -> None:
+    """An instance without its microphone and broker, one that plays a recording, one whose detector will hang."""
+    (folder / "good.onnx").write_bytes(tiny())
+    (folder / "stuck.onnx").write_bytes(loops_on_loud_sound(tiny))
+    sound = 0.3 * np.random.default_rng(1).standard_normal(15 * RATE)
+    soundfile.write(folder / "loud.wav", np.clip(sound, -0.9, 0.9), RATE)
+    head = "site: plant-3\nnode: hall\n"
+    machine = "detectors: [{0}], hop_seconds: 1, alarm: {{threshold: 11}}"
+    (folder / "deaf.yaml").write_text(
+        head + "device: {name: no such microphone}\nmqtt: {host: 127.0.0.1, port: 9, username: edge, "
+        "password_file: mqtt-password}\nmachines:\n"
+        f"  - {{name: press, channel: 1, {machine.format('good.onnx')}}}\n"
+    )
+    for name, detector in (("rail", "good.onnx"), ("stuck", "stuck.onnx")):
+        (folder / f"{name}.yaml").write_text(
+            head + f"machines:\n  - {{name: {name}, recordings: loud.wav, repeat: true, {machine.format(detector)}}}\n"
+        )
+    (folder / "broken.yaml").write_text(head + "machines: [{name: press, chanel: 1}]\n")
+    for path in folder.iterdir():
+        path.chmod(0o644)
+    (folder / "secrets").mkdir(mode=0o700)
+    (folder / "secrets/mqtt-password").write_text("s3cret\n")
+    drop_in = folder.parent / "systemd/system/edge-asd@deaf.service.d"
+    drop_in.mkdir(parents=True)
+    credential = "LoadCredential=mqtt-password:/etc/edge-asd/secrets/mqtt-password"
+    (drop_in / "password.conf").write_text(f"[Service]\n{credential}\n")
+    # So that nobody waits for half a minute.
+    quick = folder.parent / "systemd/system/edge-asd@.service.d"
+    quick.mkdir()
+    (quick / "quick.conf").write_text("[Service]\nWatchdogSec=5\n")
+
+
+def start(pc: Container, unit: str) -> dict[str, Any]:
+    """Start it, and give the line that says that it is ready."""
+    pc.run("systemctl", "daemon-reload")
+    pc.run("systemctl", "start", unit)  # comes back when it is ready
+    assert pc.show(unit, "ActiveState") == "active"
+    return ready(pc, unit)[-1]
+
+
+def ready(pc: Container, unit: str) -> list[dict[str, Any]]:
+    return [line for line in pc.log(unit) if line["event"] == "ready"]
+
+
+def test_the_package_is_small_and_complete(pc: Container, package: Path) -> None:
+    assert package.stat().st_size < 60e6
+    size = int(pc.run("du", "-sm", "/opt/edge-asd").stdout.split()[0])
+    assert size < 250
+    names = pc.run("sh", "-c", "ls /opt/edge-asd/lib/python3*/site-packages").stdout.split()
+    assert not {"torch", "librosa", "onnx", "edge_asd_train", "numba", "pip"} & set(names)
+    owners = pc.run("find", "/opt/edge-asd", "-not", "-user", "root", "-or", "-perm", "/022", "-not", "-type", "l")
+    assert owners.stdout == ""
+    assert pc.run("edge-asd", "--version").stdout.startswith("edge-asd ")
+    assert "ALERT RAISED" in pc.run("edge-asd", "demo").stdout
+    assert "hears from the sound" in pc.run("man", "-P", "cat", "edge-asd").stdout
+    missing = pc.run(
+        "sh", "-c", "find /opt/edge-asd -name '*.so*' -type f | xargs ldd 2>&1 | grep 'not found'", check=False
+    )
+    assert missing.stdout == ""
+
+
+def test_starts_without_microphone_and_broker_and_stays(pc: Container) -> None:
+    line = start(pc, DEAF)
+    print(f"ready after {line['start_seconds']} s")
+    time.sleep(12)  # twice what the watchdog waits, and longer than the device is looked for
+    assert pc.show(DEAF, "NRestarts") == "0"
+    assert pc.show(DEAF, "ActiveState") == "active"
+    events = {e["event"] for e in pc.log(DEAF)}
+    assert {"device_not_heard", "mqtt_unreachable"} <= events
+    pc.run("systemctl", "reload", DEAF)
+    time.sleep(1)
+    assert (pc.show(DEAF, "ActiveState"), pc.show(DEAF, "NRestarts")) == ("active", "0")
+
+
+def test_two_instances_have_their_own_user_state_and_cache(pc: Container) -> None:
+    start(pc, DEAF)
+    start(pc, RAIL)
+    pids = [pc.show(unit, "MainPID") for unit in (DEAF, RAIL)]
+    uids = {pc.run("stat", "-c", "%u", f"/proc/{pid}").stdout.strip() for pid in pids}
+    assert len(uids) == 2 and "0" not in uids
+    for kind in ("lib", "cache"):
+        assert {"deaf", "rail"} <= set(pc.run("ls", f"/var/{kind}/edge-asd").stdout.split())
+    pc.run("systemctl", "stop", RAIL)
+    assert pc.show(DEAF, "ActiveState") == "active"
+    assert pc.show(RAIL, "Result") == "success"
+
+
+def test_a_killed_daemon_is_back_at_once(pc: Container) -> None:
+    start(pc, RAIL)
+    before = len(ready(pc, RAIL))
+    pid = pc.show(RAIL, "MainPID")
+    began = time.monotonic()
+    pc.run("kill", "-9", pid)
+    until(lambda: len(ready(pc, RAIL)) > before, "the daemon after kill -9", 15)
+    print(f"ready {time.monotonic() - began:.1f} s after kill -9")
+    assert pc.show(RAIL, "MainPID") not in ("0", pid)
+    pc.run("systemctl", "stop", RAIL)
+
+
+def test_a_scorer_that_hangs_is_told_and_started_anew(pc: Container) -> None:
+    start(pc, RAIL)
+    start(pc, STUCK)
+    until(lambda: pc.show(STUCK, "NRestarts") != "0", "the watchdog", 60)
+    hangs = [e for e in pc.log(STUCK) if e["event"] == "hangs"]
+    assert hangs and "scoring stuck" in hangs[0]["error"]
+    assert "Watchdog timeout" in pc.run("journalctl", "--output=cat", "--unit", STUCK).stdout
+    until(lambda: len(ready(pc, STUCK)) > 1, "the daemon after the watchdog", 15)
+    assert pc.show(RAIL, "NRestarts") == "0", "another instance took part"
+    pc.run("systemctl", "stop", STUCK, RAIL)
+
+
+def test_a_wrong_configuration_is_not_tried_again(pc: Container) -> None:
+    unit = "edge-asd@broken.service"
+    assert pc.run("systemctl", "start", unit, check=False).returncode != 0
+    assert pc.show(unit, "ExecMainStatus") == "78"
+    time.sleep(2)
+    assert (pc.show(unit, "ActiveState"), pc.show(unit, "NRestarts")) == ("failed", "0")
+    assert "/etc/edge-asd/broken.yaml:3:" in pc.run("journalctl", "--output=cat", "--unit", unit).stdout
+
+
+def test_the_unit_is_sound_and_locked_in(pc: Container) -> None:
+    done = pc.run("systemd-analyze", "verify", "edge-asd@rail.service")
+    assert (done.stdout, done.stderr) == ("", "")
+    pc.run("systemd-analyze", "security", "--threshold=15", "edge-asd@rail.service")
+
+
+def test_an_upgrade_keeps_everything_and_runs_the_new_version(pc: Container, newer: Path) -> None:
+    start(pc, RAIL)
+    pid = pc.show(RAIL, "MainPID")
+    example = pc.root / "etc/edge-asd/example.yaml"
+    example.write_text("# changed here\n" + example.read_text())
+    (pc.root / "var/lib/private/edge-asd/rail/kept").write_text("state")
+    install(pc, newer)
+    until(
+        lambda: pc.show(RAIL, "MainPID") not in ("0", pid) and pc.show(RAIL, "ActiveState") == "active", "the new one"
+    )
+    assert example.read_text().startswith("# changed here\n")
+    assert (pc.root / "etc/edge-asd/rail.yaml").exists()
+    assert (pc.root / "var/lib/private/edge-asd/rail/kept").exists()
+    assert pc.show("edge-asd@broken.service", "ActiveState") != "active", "what did not run was started"
+
+
+def test_removal_keeps_configuration_and_state_and_purge_forgets_them(pc: Container) -> None:
+    start(pc, RAIL)
+    pc.run("systemctl", "enable", RAIL)
+    pc.run("apt-get", "remove", "-y", "edge-asd")
+    assert not (pc.root / "opt/edge-asd").exists()
+    assert pc.run("pgrep", "-f", "edge-asd", check=False).stdout == ""
+    assert (pc.root / "etc/edge-asd/rail.yaml").exists()
+    assert (pc.root / "etc/edge-asd/example.yaml").exists()
+    assert (pc.root / "var/lib/private/edge-asd/rail/kept").exists()
+    pc.run("apt-get", "purge", "-y", "edge-asd")
+    folders = " ".join(["/etc", "/var/lib", "/var/cache", "/opt", "/usr"])
+    left = pc.run(
+        "sh", "-c", f"find {folders} -name '*edge-asd*' -not -path '/var/lib/dpkg/*' 2>/dev/null", check=False
+    )
+    assert left.stdout == ""
