@@ -2,18 +2,21 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-APT ?= mosquitto mosquitto-clients prometheus libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins
+APT ?= mosquitto mosquitto-clients prometheus prometheus-alertmanager libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins
 
-.PHONY: help setup demo test test-system test-vm lint bench clean demo-detectors apt
+.PHONY: help setup demo test test-system test-soak test-package test-vm lint bench clean deb demo-detectors apt
 help:
 	@echo "make demo            hear a simulated slide rail break and be repaired (no torch needed)"
 	@echo "make setup           $(BIN)/edge-asd and $(BIN)/edge-asd-train, with torch"
 	@echo "make test            lint, types, import rules and the tests (at most 10 minutes)"
 	@echo "make test-system     what needs a broker, Prometheus or long runs"
+	@echo "make test-soak       1,000 kills of daemon and broker while 100,000 alerts flow (about an hour)"
+	@echo "make test-package    the Debian package in a container with systemd (root; about 3 minutes)"
 	@echo "make test-vm         unplug ALSA sound cards, in a virtual machine (root; about 4 minutes)"
 	@echo "make lint            ruff, mypy, import rules"
 	@echo "make bench           measure speed, memory, and quality for time"
 	@echo "make demo-detectors  train the two detectors of the demo anew"
+	@echo "make deb             the Debian package for a factory PC, see systemd/README.md"
 	@echo "make clean           remove what was built"
 
 $(BIN)/python:
@@ -41,10 +44,21 @@ demo: $(VENV)/.daemon
 
 # Two workers, each file in one of them, with one thread each: torch's own threads would only get into each other's way.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not system" -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not system and not package" -n 2 --dist loadfile
 
 test-system: $(VENV)/.test apt
 	$(BIN)/python -m pytest -m system
+
+# 1,000 kills while 100,000 alerts flow, and a database cut short at every byte.
+test-soak: $(VENV)/.test apt
+	EDGE_ASD_SOAK_KILLS=1000 EDGE_ASD_SOAK_ALERTS=100000 EDGE_ASD_EVERY_BYTE=1 \
+	  $(BIN)/python -m pytest tests/system/test_delivery.py tests/publish
+
+# Its root system is made at the first run, in build/package.
+test-package: $(VENV)/.test
+	@$(MAKE) --no-print-directory apt APT="mmdebstrap systemd-container"
+	@$(MAKE) --no-print-directory deb
+	$(BIN)/python -m pytest -m package tests/system/test_package.py
 
 # Software emulation: runs wherever qemu does. Its root system is made at the first run.
 test-vm: | $(BIN)/python
@@ -67,6 +81,9 @@ demo-detectors: $(VENV)/.train
 	$(BIN)/edge-asd-train simulate --out build/demo --id id_00 --train-clips 160 --seed 1000
 	$(BIN)/edge-asd-train cae --data build/demo --machine slider --out edge_asd/demo/slide-rail.cae.onnx
 	$(BIN)/edge-asd-train anogan --data build/demo --machine slider --out edge_asd/demo/slide-rail.anogan.onnx
+
+deb: | $(BIN)/python
+	systemd/build-deb.sh $(BIN)/python build/deb build
 
 # Debian packages that are needed, those of the system tests unless told; installed where root or sudo allows, else named.
 apt:

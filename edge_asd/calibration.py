@@ -25,6 +25,8 @@ MAX_RARITY = 12.0
 _TAIL_SHARE = 0.25
 _MAX_TAIL_SHARE_COUNT = 100
 """The tail is the upper quarter of the series, but at most this many scores: more no longer steadies the fit."""
+_IDLE_MARGIN_DB = 6.0
+"""A machine that runs is at most so much quieter than in its quietest normal windows: half the sound pressure."""
 
 
 class Tail(BaseModel):
@@ -179,3 +181,9 @@ def _empirical_survival(ordered: Float64Array, score: float) -> float:
     if score < ordered[0]:
         return 1.0
     return float(np.interp(score, ordered, _plotting_positions(ordered.size)))
+
+
+def learned_gate(calibration: Calibration) -> float:
+    """Level in dBFS below which a machine counts as standing still, from what it is like when it runs."""
+    lowest = calibration.level_low_dbfs
+    return (calibration.level_dbfs if lowest is None else lowest) - _IDLE_MARGIN_DB

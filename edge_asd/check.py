@@ -9,15 +9,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from edge_asd.check_broker import check_broker
+from edge_asd.check_clock import check_clock, kernel_clock
+from edge_asd.check_files import check_folders, check_secrets
+from edge_asd.check_sound import check_device, check_recordings
 from edge_asd.check_time import Part, check_time
-from edge_asd.config_file import load_config
+from edge_asd.config import Config
+from edge_asd.config_file import instance_name, load_config
 from edge_asd.cores import allowed_cores, scoring_cores
-from edge_asd.errors import EXIT_CONFIGURATION, EXIT_DONE, EdgeAsdError
+from edge_asd.errors import EXIT_CONFIGURATION, EXIT_DONE, DetectorError, EdgeAsdError
 from edge_asd.finding import Finding
 from edge_asd.instances import running_instances
 from edge_asd.machine import load_machines
 from edge_asd.publish.log import Log
 from edge_asd.site_calibration import state_folder
+from edge_asd.verification import load_detector
 
 SCHEMA = 1
 
@@ -30,6 +36,10 @@ class Subject:
     """Configurations."""
     state: Path | None
     """State folder of those."""
+    publish: bool = False
+    """Send a test message to the broker."""
+    configs: list[tuple[Path, Config]] = field(default_factory=list)
+    """Those that could be read, whatever their detectors are like."""
     parts: list[Part] = field(default_factory=list)
     """Those that could be read, then the daemons that run now."""
     uncounted: list[str] = field(default_factory=list)
@@ -38,18 +48,22 @@ class Subject:
 
 def check_configuration(subject: Subject) -> Iterator[Finding]:
     """Each configuration and its detectors, as ``run`` would load them, and those of the daemons that run now."""
-    quiet = Log(_Nowhere())
     for path in subject.paths:
+        said, config = _Said(), None
         try:
-            part = _part(path, path.name, subject.state, quiet)
+            config = load_config(path)
+            subject.configs.append((path, config))
+            part = _part(config, path.name, subject.state, said)
         except EdgeAsdError as error:
-            for line in str(error).splitlines():
+            lines = str(error).splitlines() + ([] if config is None else _detectors_that_fail(config))
+            for line in dict.fromkeys(lines):
                 yield Finding("configuration", "failed", line if line.startswith(str(path)) else f"{path}: {line}")
             continue
         subject.parts.append(part)
         detectors = len({d.detector.sha256 for m in part.machines for d in m.pipeline.detectors})
         text = f"{path}: {_count(len(part.machines), 'machine')}, {_count(detectors, 'distinct detector')}"
         yield Finding("configuration", "ok", text)
+        yield from said.findings()
     given = {path.resolve() for path in subject.paths}
     for instance in running_instances():
         name = f"the daemon that runs as pid {instance.pid}"
@@ -59,7 +73,7 @@ def check_configuration(subject: Subject) -> Iterator[Finding]:
                 continue
             name = f"{name} ({instance.config})"
             try:
-                subject.parts.append(_part(instance.config, name, instance.state, quiet))
+                subject.parts.append(_part(load_config(instance.config), name, instance.state, _Said()))
             except EdgeAsdError as error:
                 reason = str(error).splitlines()[0]
         if reason is not None:
@@ -75,14 +89,25 @@ def check_scoring(subject: Subject) -> Iterator[Finding]:
         yield from check_time(subject.parts, len(subject.paths), subject.uncounted)
 
 
-CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (check_configuration, check_scoring)
+def check_surroundings(subject: Subject) -> Iterator[Finding]:
+    """What the daemons need from this computer and the plant: the clock, secrets, folders, sound, the broker."""
+    yield from check_clock(kernel_clock())
+    for path, config in subject.configs:
+        yield from check_secrets(config)
+        yield from check_folders(config, subject.state)
+        yield from check_recordings(config)
+        yield from check_device(config)
+        yield from check_broker(config, instance_name(path), publish=subject.publish)
+
+
+CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (check_configuration, check_surroundings, check_scoring)
 """In this order; each tells what it finds as it finds it."""
 
 
 def check(options: argparse.Namespace) -> int:
     """Check, and print; returns the exit status."""
     paths = list({path.resolve(): path for path in options.config}.values())
-    subject = Subject(paths, options.state or state_folder())
+    subject = Subject(paths, options.state or state_folder(), options.publish)
     findings = []
     for one in CHECKS:
         for finding in one(subject):
@@ -96,19 +121,50 @@ def check(options: argparse.Namespace) -> int:
     return EXIT_CONFIGURATION if has_failed else EXIT_DONE
 
 
-def _part(path: Path, name: str, state: Path | None, log: Log) -> Part:
-    config = load_config(path)
-    machines = load_machines(config, "check", log, None, state)
+def _part(config: Config, name: str, state: Path | None, said: _Said) -> Part:
+    machines = load_machines(config, "check", said.log, None, state)
     rate = None if config.device is None else config.device.rate
     return Part(name, machines, min(scoring_cores(config), allowed_cores()), rate)
+
+
+def _detectors_that_fail(config: Config) -> list[str]:
+    """Loading stops at the first; whoever mends them wants to know them all."""
+    reasons: dict[Path, str | None] = {}
+    lines = []
+    for number, machine in enumerate(config.machines):
+        for index, entry in enumerate(machine.detectors):
+            if entry.file not in reasons:
+                try:
+                    load_detector(entry.file)
+                    reasons[entry.file] = None
+                except DetectorError as error:
+                    reasons[entry.file] = str(error)
+            if reasons[entry.file] is not None:
+                lines.append(f"{config.place('machines', number, 'detectors', index)}: {reasons[entry.file]}")
+    return lines
 
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-class _Nowhere(io.StringIO):
-    """What loading says in the log is said by the checks, or is no news here."""
+class _Said:
+    """What loading says in the log, of calibrations above all, is a finding here."""
 
-    def write(self, text: str) -> int:
-        return len(text)
+    def __init__(self) -> None:
+        self._stream = io.StringIO()
+        self.log = Log(self._stream)
+
+    def findings(self) -> Iterator[Finding]:
+        """Everything that was said until now."""
+        self.log.close()
+        for line in self._stream.getvalue().splitlines():
+            event = json.loads(line)
+            who = " ".join(event[k] for k in ("machine", "detector") if k in event)
+            if event["event"] == "calibration":
+                text = f"{who}: of this site, {event['windows']} windows: {event['file']}"
+                yield Finding("calibration", "ok", text)
+            elif event["event"] == "calibration_not_used":
+                yield Finding("calibration", "warning", f"{who}: {event['reason']}")
+            elif event["event"] == "operating_point":
+                yield Finding("alarm", "ok", f"{who}: {event['text']}")

@@ -10,11 +10,12 @@ def add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     """Add the command's parser."""
     check = commands.add_parser(
         "check",
-        help="measure whether this computer can do what a configuration asks",
-        description="Loads a configuration and its detectors as run would, measures each detector on this computer, "
-        "and says how many seconds of work each 10 s of sound cost: for each machine, each configuration, and for all "
+        help="say whether a configuration will work on this computer, and what is wrong",
+        description="Loads a configuration and its detectors as run would; looks at the clock, secrets and folders; "
+        "listens to the device for a second; connects to the broker; measures each detector on this computer, and "
+        "says how many seconds of work each 10 s of sound cost: for each machine, each configuration, and for all "
         "daemons of this computer together, those that run now included. All machines are taken to run all the time, "
-        "whatever active_when says. The exit status is 78 if a configuration is wrong or the time does not suffice.",
+        "whatever active_when says. The exit status is 78 if anything has failed, else 0; warnings do not count.",
     )
     check.add_argument(
         "-c", "--config", type=Path, required=True, action="append", metavar="FILE",
@@ -23,6 +24,7 @@ def add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     check.add_argument(
         "--state", type=Path, metavar="DIR", help="state folder: calibrations of this site (default $STATE_DIRECTORY)"
     )
+    check.add_argument("--publish", action="store_true", help="also send a test message to the broker")
     check.add_argument("--json", action="store_true", help="print one JSON document instead of lines")
 
 

@@ -1,4 +1,4 @@
-"""The command line: edge-asd run | replay | record | calibrate | devices | check | demo."""
+"""The command line: edge-asd run | replay | record | calibrate | mute | devices | check | demo."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from pathlib import Path
 from edge_asd import __version__
 from edge_asd.check_cli import add_check, run_check
 from edge_asd.errors import EXIT_CONFIGURATION, EXIT_DONE, EXIT_SOME_FAILED, EXIT_USAGE, EdgeAsdError, UsageError
+from edge_asd.mute_cli import add_mute, run_mute
 from edge_asd.replay_cli import add_replay, run_replay
 
 _EPILOG = """\
 exit status: 0 done; 1 some inputs failed (named; the rest was done); 2 usage; 70 sound system hung; 78 configuration
 """
-_STATE_HELP = "state folder: calibrations of this site (default $STATE_DIRECTORY, else beside the detectors)"
+_STATE_HELP = "state folder: calibrations of this site, maintenance (default $STATE_DIRECTORY, else beside the files)"
+
+_DATABASE_HELP = "and the alarms' state and unsent alerts (else ~/.local/state/edge-asd)"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     add_replay(commands)
     _add_record(commands)
     _add_calibrate(commands)
+    add_mute(commands)
     _add_devices(commands)
     add_check(commands)
     _add_demo(commands)
@@ -76,7 +80,7 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     run.add_argument("-c", "--config", type=Path, required=True, metavar="FILE", help="configuration (YAML)")
     run.add_argument("--until-end", action="store_true", help="stop when every recording has been played")
-    run.add_argument("--state", type=Path, metavar="DIR", help=_STATE_HELP)
+    run.add_argument("--state", type=Path, metavar="DIR", help=f"{_STATE_HELP}; {_DATABASE_HELP}")
 
 
 def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -176,7 +180,7 @@ def _not_negative(text: str) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from edge_asd.audio.quiet import filter_standard_error
-    from edge_asd.config_file import load_config
+    from edge_asd.config_file import instance_name, load_config
     from edge_asd.daemon import Daemon
     from edge_asd.publish.log import Log
     from edge_asd.site_calibration import state_folder
@@ -186,7 +190,7 @@ def _run(options: argparse.Namespace) -> int:
         filter_standard_error()
     try:
         state = options.state or state_folder()
-        daemon = Daemon(config, instance=_instance_name(options.config), log=Log(), state=state)
+        daemon = Daemon(config, instance=instance_name(options.config), log=Log(), state=state)
     except EdgeAsdError as error:
         # Whatever is wrong at the start, the configuration is where it is mended.
         error.exit_status = EXIT_CONFIGURATION
@@ -194,11 +198,6 @@ def _run(options: argparse.Namespace) -> int:
             error.args = (f"{options.config}: {error}",)
         raise
     return EXIT_DONE if daemon.run(until_end=options.until_end) else EXIT_SOME_FAILED
-
-
-def _instance_name(config: Path) -> str:
-    """The configuration file's name, with nothing in it that a topic could not hold."""
-    return "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "-" for c in config.stem.lower()) or "edge-asd"
 
 
 def _record(options: argparse.Namespace) -> int:
@@ -246,6 +245,7 @@ _COMMANDS = {
     "replay": run_replay,
     "record": _record,
     "calibrate": _calibrate,
+    "mute": run_mute,
     "devices": _devices,
     "check": run_check,
     "demo": _demo,

@@ -18,9 +18,9 @@ from pydantic import (
 )
 
 from edge_asd.audio.windows import MIN_HOP_SECONDS, WINDOW_SECONDS
-from edge_asd.config_publish import MetricsSection, MqttSection
+from edge_asd.config_publish import EvidenceSection, MetricsSection, MqttSection, OutboxSection
 from edge_asd.config_scoring import ScoringSection
-from edge_asd.config_types import Name, Number, RelativePath, Section, as_section, dotted
+from edge_asd.config_types import Name, Number, RelativePath, Section, Topic, as_section, dotted, wrong_at
 from edge_asd.operating_point import MOST_PER_DAY
 from edge_asd.pipeline import AlarmSettings
 from edge_asd.strict_yaml import Document
@@ -37,7 +37,9 @@ class DetectorEntry(Section):
     """A detector file and, where it serves several machine ids, the one that is meant."""
 
     file: RelativePath
+    """The detector, an ONNX file."""
     id: str | None = None
+    """The machine id that is meant, such as ``id_02``."""
 
 
 def _short_form(value: Any) -> Any:
@@ -56,17 +58,29 @@ class ActiveWhen(Section):
     learned: bool = False
     """Instead of a level, also written ``active_when: learned``: 6 dB below the quietest windows that the first
     detector was calibrated on, which must have been recorded with this microphone."""
+    topic: Topic | None = None
+    """Instead of a level: an MQTT topic of the broker under ``mqtt`` that says whether the machine runs."""
+    on: Annotated[str, Field(min_length=1)] | None = None
+    """Payload of ``topic`` while it runs; text, hence in quotes."""
+    off: Annotated[str, Field(min_length=1)] | None = None
+    """Likewise, while it stands still."""
 
     @model_validator(mode="after")
     def _is_one_gate(self) -> Self:
-        if (self.level_above_dbfs is None) != self.learned:
-            raise ValueError("give level_above_dbfs in dB re full scale, such as -55, or learned")
+        if (self.level_above_dbfs is not None) + self.learned + (self.topic is not None) != 1:
+            raise ValueError(
+                "give level_above_dbfs in dB re full scale, such as -55, or learned, or topic: one of them"
+            )
+        if (self.topic is None) != (self.on is None) or (self.topic is None) != (self.off is None):
+            raise ValueError('topic, on and off go together, as in {topic: plc/press-7/running, on: "1", off: "0"}')
+        if self.topic is not None and self.on == self.off:
+            raise ValueError("on and off must differ")
         return self
 
     @property
-    def gate(self) -> float | Literal["learned"]:
-        """As the pipeline takes it."""
-        return "learned" if self.level_above_dbfs is None else self.level_above_dbfs
+    def gate(self) -> float | Literal["learned"] | None:
+        """As the pipeline takes it; None where a topic decides."""
+        return "learned" if self.learned else self.level_above_dbfs
 
 
 class AlarmSection(Section):
@@ -95,7 +109,10 @@ class AlarmSection(Section):
     def _is_one_rule(self) -> Self:
         if self.threshold is not None and "false_alarms_per_day" in self.model_fields_set:
             raise ValueError("threshold and false_alarms_per_day exclude each other: give one")
-        self.settings().rule()
+        try:
+            self.settings().rule()
+        except ValueError as error:
+            raise wrong_at(str(error), "threshold") from None
         return self
 
     def settings(self) -> AlarmSettings:
@@ -150,21 +167,25 @@ class MachineSection(Section):
     hop_seconds: Annotated[Number, Field(ge=MIN_HOP_SECONDS, le=3600)] = WINDOW_SECONDS
     """From the start of a window to the start of the next."""
     active_when: Annotated[ActiveWhen | None, BeforeValidator(_active_when)] = None
+    """Unless given, it always counts as running."""
     alarm: Annotated[AlarmSection, BeforeValidator(as_section)] = AlarmSection()
+    """When to raise and to clear."""
 
     @model_validator(mode="after")
     def _has_one_sound(self) -> Self:
         if (self.channel is None) == (self.recordings is None):
-            raise ValueError(f"{self.name}: give channel (of the device) or recordings, one of the two")
+            place = () if self.channel is None else ("recordings",)
+            raise wrong_at(f"{self.name}: give channel (of the device) or recordings, one of the two", *place)
         return self
 
     @field_validator("detectors")
     @classmethod
     def _file_names_differ(cls, detectors: tuple[DetectorEntry, ...]) -> tuple[DetectorEntry, ...]:
         names = [d.file.name for d in detectors]
-        twice = [n for n in names if names.count(n) > 1]
-        if twice:
-            raise ValueError(f"{twice[0]} is there twice; metrics and messages tell a machine's detectors by file name")
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                message = f"{name} is there twice; metrics and messages tell a machine's detectors by file name"
+                raise wrong_at(message, index)
         return detectors
 
 
@@ -176,33 +197,52 @@ class Config(Section):
     node: Name
     """The PC or the place in the plant."""
     device: Annotated[DeviceSection | None, BeforeValidator(as_section)] = None
+    """The microphone; without this section recordings are played."""
     machines: Annotated[tuple[MachineSection, ...], Field(min_length=1, max_length=1000, strict=False)]
+    """Each is scored and alarmed by itself."""
     mqtt: Annotated[MqttSection | None, BeforeValidator(as_section)] = None
+    """The broker; without this section events go to the log only."""
     metrics: Annotated[MetricsSection | None, BeforeValidator(as_section)] = None
+    """The Prometheus endpoint; without this section there is none."""
     scoring: Annotated[ScoringSection, BeforeValidator(as_section)] = ScoringSection()
+    """How much of the computer scoring may use."""
+    evidence: Annotated[EvidenceSection | None, BeforeValidator(as_section)] = None
+    """What is kept of incidents; without this section pictures, where there is a state folder."""
+    outbox: Annotated[OutboxSection, BeforeValidator(as_section)] = OutboxSection()
+    """Where alerts wait until the broker has them."""
 
     @field_validator("machines")
     @classmethod
     def _names_are_unique(cls, machines: tuple[MachineSection, ...]) -> tuple[MachineSection, ...]:
         names = [m.name for m in machines]
-        twice = sorted({n for n in names if names.count(n) > 1})
-        if twice:
-            raise ValueError(f"the name {twice[0]} is given twice")
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                raise wrong_at(f"the name {name} is given twice", index, "name")
         return machines
 
     @model_validator(mode="after")
     def _channels_have_a_device(self) -> Self:
-        for machine in self.machines:
+        for index, machine in enumerate(self.machines):
             if machine.channel is None:
                 continue
+            place = ("machines", index, "channel")
             if self.device is None:
-                raise ValueError(f"{machine.name} listens to a channel, but there is no device section")
+                raise wrong_at(f"{machine.name} listens to a channel, but there is no device section", *place)
             if self.device.channels is not None and machine.channel > self.device.channels:
-                raise ValueError(
+                message = (
                     f"{machine.name} listens to channel {machine.channel} of {self.device.channels} device.channels"
                 )
+                raise wrong_at(message, *place)
         if self.device is not None and all(m.channel is None for m in self.machines):
-            raise ValueError("there is a device, but no machine listens to a channel of it")
+            raise wrong_at("there is a device, but no machine listens to a channel of it", "device")
+        return self
+
+    @model_validator(mode="after")
+    def _topics_have_a_broker(self) -> Self:
+        for index, machine in enumerate(self.machines):
+            if self.mqtt is None and machine.active_when is not None and machine.active_when.topic is not None:
+                message = f"{machine.name} runs when an MQTT topic says so, but there is no mqtt section"
+                raise wrong_at(message, "machines", index, "active_when", "topic")
         return self
 
     _file: Path = PrivateAttr(default=Path("configuration"))
@@ -211,6 +251,11 @@ class Config(Section):
     def remember(self, file: Path, document: Document) -> None:
         """Where the values came from."""
         self._file, self._document = file, document
+
+    @property
+    def folder(self) -> Path:
+        """Where the file lies."""
+        return self._file.absolute().parent
 
     def place(self, *path: str | int) -> str:
         """``FILE:LINE:COLUMN: KEY`` of a value, for errors that only show when it is used.

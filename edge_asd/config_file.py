@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import re
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,23 @@ from edge_asd.config import (
     DeviceSection,
     MachineSection,
 )
-from edge_asd.config_publish import MetricsSection, MqttSection, ServerTlsSection, TlsSection
+from edge_asd.config_meaning import meant_by_key, meant_by_value
+from edge_asd.config_publish import (
+    DiscoverySection,
+    EvidenceSection,
+    MetricsSection,
+    MqttSection,
+    OutboxSection,
+    ServerTlsSection,
+    TlsSection,
+)
 from edge_asd.config_scoring import ScoringSection
 from edge_asd.config_types import dotted
 from edge_asd.errors import ConfigurationError
-from edge_asd.strict_yaml import Document, YamlError, load
+from edge_asd.strict_yaml import Document, YamlError, load, on_one_line
 
-_MAX_BYTES = 1_000_000
-_LATER = {"evidence": "evidence"}
-"""Keys of the design that this version does not know yet."""
+_MAX_BYTES = 500_000
+_ERRORS_SHOWN = 20
 
 
 def load_config(path: Path) -> Config:
@@ -34,14 +42,7 @@ def load_config(path: Path) -> Config:
     Raises:
         ConfigurationError: one line for each thing that is wrong, with file, line and column.
     """
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise ConfigurationError(f"{path}: is larger than {_MAX_BYTES // 1_000_000} MB, no configuration")
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigurationError(f"{path}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise ConfigurationError(f"{path}: is not UTF-8 text") from None
+    text = _read(path)
     try:
         document = load(text)
     except YamlError as error:
@@ -53,10 +54,41 @@ def load_config(path: Path) -> Config:
     except ValidationError as error:
         # A list whose items are wrong counts as too short for pydantic: only an empty one is.
         errors = [e for e in error.errors() if not (e["type"] == "too_short" and e["input"])]
-        raise ConfigurationError("\n".join(_explain(path, document, e) for e in errors)) from None
+        lines = [_explain(path, document, e) for e in errors[:_ERRORS_SHOWN]]
+        if len(errors) > _ERRORS_SHOWN:
+            lines.append(f"{path}:1:1: and {len(errors) - _ERRORS_SHOWN} more errors; mend these first")
+        raise ConfigurationError("\n".join(lines)) from None
     absolute: Config = _with_absolute_paths(config, path.absolute().parent)
     absolute.remember(path, document)
     return absolute
+
+
+def _read(path: Path) -> str:
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            # A pipe that nobody writes to would be waited for without end.
+            raise ConfigurationError(f"{path}: is not a file, but a pipe or a device; save it as a file")
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror or error}") from None
+    except ValueError as error:  # a NUL within the path
+        raise ConfigurationError(f"{str(path)!r}: {error}") from None
+    if len(content) > _MAX_BYTES:
+        raise ConfigurationError(f"{path}: is larger than {_MAX_BYTES // 1000} kB, no configuration")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        before = content[: error.start]
+        line, column = before.count(b"\n") + 1, error.start - before.rfind(b"\n")
+        advice = "save it as UTF-8 in the editor, or write no umlauts and the like"
+        raise ConfigurationError(f"{path}:{line}:{column}: is not UTF-8 text; {advice}") from None
+
+
+def instance_name(path: Path) -> str:
+    """The daemon's name: the configuration file's, with nothing in it that a topic could not hold."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "-" for c in path.stem.lower()) or "edge-asd"
 
 
 def _with_absolute_paths(section: Any, folder: Path) -> Any:
@@ -73,24 +105,17 @@ def _with_absolute_paths(section: Any, folder: Path) -> Any:
 
 def _explain(path: Path, document: Document, error: Any) -> str:
     """One line for one of pydantic's errors: place, key, what was expected, a likely meaning."""
-    location = tuple(error["loc"])
+    location = (*error["loc"], *error.get("ctx", {}).get("at", ()))
     line, column = document.place(location)
     key = dotted(location)
     message, kind = str(error["msg"]), error["type"]
     if kind == "extra_forbidden":
         name = str(location[-1])
-        if name in _LATER:
-            message = f"is not known to this version: {_LATER[name]} comes later"
-        else:
-            known = _known_keys(location[:-1])
-            close = [k for k in known if k.startswith(name.lower())] or difflib.get_close_matches(
-                name.lower(), known, 1
-            )
-            message = f"is not a known key; {f'did you mean {close[0]}?' if close else 'known are ' + ', '.join(known)}"
+        message = f"is not a known key; {meant_by_key(name, _known_keys(location[:-1]), _elsewhere())}"
     elif kind == "missing":
         message = "is missing"
     elif kind == "string_pattern_mismatch":
-        message = f"{error['input']!r} must be "
+        message = f"{error['input'][:80]!r} must be "
         message += (
             "VENDOR:PRODUCT, as in 08bb:29c6"
             if location[-1] == "usb"
@@ -104,9 +129,9 @@ def _explain(path: Path, document: Document, error: Any) -> str:
         message = re.sub("^Input should", "should", message)
         message = re.sub("valid dictionary or instance of .*", "mapping of keys to values", message)
         message = f"{message.replace('tuple', 'list')}, not {str(error['input'])[:60]!r}"
-    # A quoted key may hold anything, and pydantic shows it as it is.
-    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in f"{key}: {message}")
-    return f"{path}:{line}:{column}: {text}"
+        meant = meant_by_value(kind, error["input"], str(location[-1]))
+        message += f"; {meant}" if meant else ""
+    return f"{path}:{line}:{column}: {on_one_line(f'{key}: {message}')}"
 
 
 def _known_keys(location: tuple[Any, ...]) -> list[str]:
@@ -120,10 +145,25 @@ def _known_keys(location: tuple[Any, ...]) -> list[str]:
         "alarm": AlarmSection,
         "mqtt": MqttSection,
         "tls": TlsSection,
+        "discovery": DiscoverySection,
         "metrics": MetricsSection,
         "scoring": ScoringSection,
         "metrics.tls": ServerTlsSection,
+        "evidence": EvidenceSection,
+        "outbox": OutboxSection,
     }
     for depth, part in enumerate(location, 1):
         section = sections.get(dotted(location[:depth]), sections.get(str(part), section))
     return list(section.model_fields)
+
+
+def _elsewhere() -> dict[str, list[str]]:
+    """Keys of sections that a line with the wrong indentation may have left."""
+    sections: dict[str, type[BaseModel]] = {
+        "the top of the file": Config,
+        "a machine": MachineSection,
+        "alarm": AlarmSection,
+    }
+    sections |= {"device": DeviceSection, "active_when": ActiveWhen, "mqtt": MqttSection, "metrics": MetricsSection}
+    sections |= {"evidence": EvidenceSection}
+    return {place: list(section.model_fields) for place, section in sections.items()}

@@ -1,12 +1,12 @@
-"""Whom the configuration tells of what is heard: the broker and Prometheus."""
+"""Whom the configuration tells of what is heard, the broker and Prometheus, and what is kept of it."""
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from edge_asd.config_types import RelativePath, Section, as_section
+from edge_asd.config_types import Number, RelativePath, Section, Topic, as_section
 
 
 class TlsSection(Section):
@@ -17,6 +17,7 @@ class TlsSection(Section):
     certificate: RelativePath | None = None
     """The client's own, with ``key``."""
     key: RelativePath | None = None
+    """Of the client's own certificate."""
 
     @model_validator(mode="after")
     def _is_a_pair(self) -> Self:
@@ -25,15 +26,40 @@ class TlsSection(Section):
         return self
 
 
+def _discovery(value: Any) -> Any:
+    """``true`` and an empty key are the defaults, ``false`` is none."""
+    return None if value is False else {} if value is True else as_section(value)
+
+
+class DiscoverySection(Section):
+    """Makes the machines known to Home Assistant; also written ``discovery: true``."""
+
+    prefix: Topic = "homeassistant"
+    """Its discovery prefix."""
+
+    @field_validator("prefix")
+    @classmethod
+    def _has_no_empty_level(cls, prefix: str) -> str:
+        if "" in prefix.split("/"):
+            raise ValueError("must be a topic without a slash at its beginning or end, such as homeassistant")
+        return prefix
+
+
 class MqttSection(Section):
     """The broker; without this section events go to the log only."""
 
     host: Annotated[str, Field(min_length=1)]
+    """Name or address of the broker."""
     port: Annotated[int, Field(ge=1, le=65535)] = 1883
+    """8883 is usual with TLS."""
     tls: Annotated[TlsSection | None, BeforeValidator(as_section)] = None
+    """Without this section there is no TLS."""
     username: str | None = None
+    """For the broker."""
     password_file: RelativePath | None = None
     """Its first line is the password; looked for in $CREDENTIALS_DIRECTORY first."""
+    discovery: Annotated[DiscoverySection | None, BeforeValidator(_discovery)] = None
+    """Of Home Assistant."""
 
     @field_validator("host")
     @classmethod
@@ -42,6 +68,11 @@ class MqttSection(Section):
             host.encode("idna")
         except UnicodeError:
             raise ValueError(f"{host!r} is not a host name") from None
+        is_address = host.count(":") > 1 and all(c in "0123456789abcdefABCDEF:.%" for c in host.partition("%")[0])
+        if not is_address and any(not c.isprintable() or c in " /:[]@" for c in host):
+            raise ValueError(
+                f"{host!r} must be the name or address alone, as in broker.plant-3; the port has its own key"
+            )
         return host
 
     @model_validator(mode="after")
@@ -60,12 +91,25 @@ class ServerTlsSection(Section):
     """Without a passphrase; looked for in $CREDENTIALS_DIRECTORY first."""
 
 
+class OutboxSection(Section):
+    """The database that alerts wait in until the broker has them."""
+
+    keep_megabytes: Annotated[int, Field(ge=8, le=100_000)] = 64
+    """That it may take up; when full, the oldest delivered alerts go first."""
+
+    @property
+    def most_bytes(self) -> int:
+        """As the outbox takes it."""
+        return self.keep_megabytes * 1_000_000
+
+
 class MetricsSection(Section):
     """The Prometheus endpoint; without this section there is none."""
 
     listen: str = "127.0.0.1:9464"
     """ADDRESS:PORT."""
     tls: Annotated[ServerTlsSection | None, BeforeValidator(as_section)] = None
+    """Without this section there is no TLS."""
     username: Annotated[str, Field(min_length=1)] | None = None
     """Who may read, by HTTP basic authentication; with ``password_file``."""
     password_file: RelativePath | None = None
@@ -97,3 +141,20 @@ class MetricsSection(Section):
         """Host and port."""
         host, _, port = self.listen.rpartition(":")
         return host.strip("[]"), int(port)
+
+
+class EvidenceSection(Section):
+    """What is kept of an incident; without this section pictures are, where there is a state folder."""
+
+    pictures: bool = True
+    """Of the window that raised it."""
+    clips: bool = False
+    """Its sound, with what came before. Off unless wanted: people talk near machines."""
+    before_seconds: Annotated[Number, Field(ge=0, le=110)] = 10.0
+    """Of sound before the first window that counted."""
+    keep_megabytes: Annotated[Number, Field(ge=1, le=1_000_000)] = 200.0
+    """That all evidence takes up at most; the oldest goes first."""
+    folder: RelativePath | None = None
+    """``evidence`` in the state folder unless given."""
+    group: Annotated[str, Field(min_length=1)] | None = None
+    """That may read it; the daemon's own unless given."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 
@@ -18,8 +19,28 @@ def _as_float(value: Any) -> Any:
 
 Number = Annotated[float, BeforeValidator(_as_float), Field(allow_inf_nan=False)]
 """A number, whole or not; never a text or a truth value."""
-RelativePath = Annotated[Path, Field(strict=False)]
+
+
+def _as_path(value: Any) -> Any:
+    if isinstance(value, str) and (not value or "\0" in value):
+        raise ValueError("must be a path")
+    if isinstance(value, str) and value.startswith(("~", "$")):
+        raise ValueError(f"{value[:80]!r} must be written out: ~ and $VARIABLES are not read")
+    return value
+
+
+RelativePath = Annotated[Path, BeforeValidator(_as_path), Field(strict=False)]
 """A path; a relative one starts at the configuration's folder."""
+
+
+def _as_topic(text: str) -> str:
+    if not text or any(c in text for c in "+#\0") or text.startswith("$share/") or len(text.encode()) > 65_535:
+        raise ValueError("must be one MQTT topic, without the wildcards + and #")
+    return text
+
+
+Topic = Annotated[str, AfterValidator(_as_topic)]
+"""An MQTT topic; no wildcards."""
 
 
 def dotted(location: tuple[str | int, ...]) -> str:
@@ -36,3 +57,13 @@ class Section(BaseModel):
 def as_section(value: Any) -> Any:
     """A key with nothing after it is a section of defaults, not the absence of one: ``tls:`` must not mean no TLS."""
     return {} if value is None else value
+
+
+def wrong_at(message: str, *place: str | int) -> PydanticCustomError:
+    """An error of a section for which one value in it is to blame: its place is that value's.
+
+    Args:
+        message: what is wrong, and what to do.
+        place: keys and indices (from 0) from the section to the value.
+    """
+    return PydanticCustomError("value_error", "{message}", {"message": message, "at": place})

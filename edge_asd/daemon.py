@@ -7,26 +7,37 @@ import signal
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 from edge_asd import systemd
 from edge_asd.audio.guard import Guard
-from edge_asd.audio.microphone import Microphone, Status
 from edge_asd.audio.windows import Window
 from edge_asd.budget import Budget
 from edge_asd.clock import seconds_since_process_start
 from edge_asd.config import Config
 from edge_asd.cores import scoring_cores
-from edge_asd.errors import EXIT_DONE, ConfigurationError, DetectorError, RecordingError
-from edge_asd.machine import DeviceFeed, Machine, RecordingFeed, device_settings, load_machines, start_in_turn
-from edge_asd.pipeline import Reading
-from edge_asd.publish import payloads
+from edge_asd.device_news import DeviceNews
+from edge_asd.errors import EXIT_DONE, DetectorError
+from edge_asd.instructions import Instructions
+from edge_asd.machine import (
+    DeviceFeed,
+    Machine,
+    RecordingFeed,
+    device_feed,
+    load_machines,
+    recording_feeds,
+    start_in_turn,
+)
+from edge_asd.pipeline import Reading, Result
 from edge_asd.publish.announcer import Announcer
+from edge_asd.publish.evidence import EvidenceKeeper
 from edge_asd.publish.log import Log
 from edge_asd.publish.metrics import Metrics
 from edge_asd.publish.metrics_server import MetricsServer
 from edge_asd.publish.mqtt import MqttPublisher
+from edge_asd.publish.outbox import Outbox
+from edge_asd.publish.outbox_lock import database_path
 from edge_asd.scheduler import MAX_WAITING, Scheduler
+from edge_asd.watchdog import watch_over
 
 _TICK_SECONDS = 0.1
 """How often the samples that became due are taken."""
@@ -45,14 +56,15 @@ class Daemon:
         """Load and verify everything.
 
         Args:
-            config: as read by `edge_asd.config_file.load_config`.
+            config: what to do.
             instance: name of this daemon, from its configuration's file name.
             log: where events go.
             cache: remembers verified detectors, see `load_detector`.
-            state: where the site's calibrations may lie, beside those that lie with the detectors.
+            state: where the database lies, see `database_path`, and maintenance and evidence; calibrations may.
 
         Raises:
-            ConfigurationError: recordings, secrets or an address cannot be used, or an alarm can never fire.
+            ConfigurationError: recordings, secrets or an address cannot be used, an alarm can never fire, or another
+                daemon has the database.
             DetectorError: a detector cannot be trusted.
         """
         self._log = log
@@ -61,11 +73,25 @@ class Daemon:
         self._machines = {m.name: m for m in load_machines(config, instance, log, cache, state)}
         for machine in self._machines.values():
             self._metrics.introduce(machine.name, machine.pipeline)
-        self._recordings = self._make_recording_feeds(config)
-        self._device = self._make_device_feed(config)
-        self._device_status: Status | None = None
+        self._recordings = recording_feeds(config, self._machines.values(), log)
+        self._device = device_feed(config, self._machines.values(), Guard(self._note_hang))
+        if self._device is not None:
+            self._metrics.introduce_device()
         self._budget = Budget(scoring_cores(config), log)
-        self._announcer = Announcer(log, self._metrics)
+        self._outbox = Outbox(database_path(state, instance), config.outbox.most_bytes, log=log, metrics=self._metrics)
+        self._announcer = Announcer(log, self._metrics, self._outbox)
+        self._outbox.open()
+        try:
+            self._go_on(config, instance, state)
+        except BaseException:
+            self._outbox.close()
+            raise
+
+    def _go_on(self, config: Config, instance: str, state: Path | None) -> None:
+        """From where the last process ended; the rest of what there is to set up."""
+        self._announcer.restore([m.state for m in self._machines.values()])
+        self._instructions = Instructions(config, instance, self._machines, self._announcer, self._log, state)
+        self._evidence = EvidenceKeeper.of(config, state, self._machines.values(), self._log, self._metrics)
         self._scheduler: Scheduler[str, Window] = Scheduler(
             list(self._machines),
             min(self._budget.cores, len(self._machines)),
@@ -74,18 +100,25 @@ class Daemon:
             most_waiting={m.name: MAX_WAITING + m.in_a_burst for m in self._machines.values()},
             shorten=Window.without_sound,
         )
+        feed = self._device
+        self._device_news = None if feed is None else DeviceNews(feed, self._log, self._metrics, self._announcer)
+        self._watchdog = watch_over(self._scheduler, self._machines.values(), self._device, self._log)
         if config.mqtt is not None:
             self._announcer.mqtt = MqttPublisher(
                 config.mqtt,
                 site=config.site,
                 node=config.node,
                 instance=instance,
-                log=log,
+                log=self._log,
                 metrics=self._metrics,
+                outbox=self._outbox,
                 on_connected=self._announcer.say_all_soon,
+                subscriptions=self._instructions.subscriptions(),
+                announcements=self._instructions.announcements,
             )
-        served = config.metrics
-        self._server = None if served is None else MetricsServer(served, self._metrics.registry, self.complaint, log)
+        self._server: MetricsServer | None = None
+        if config.metrics is not None:
+            self._server = MetricsServer(config.metrics, self._metrics.registry, self.complaint, self._log)
 
     def run(self, *, until_end: bool = False) -> bool:
         """Listen until `stop` is called, SIGTERM or SIGINT comes, or (``until_end``) every recording was played.
@@ -99,6 +132,7 @@ class Daemon:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: self.stop())
+            systemd.survive_reload()
         if self._device is not None:
             self._device.start()
         if self._server is not None:
@@ -140,7 +174,8 @@ class Daemon:
         while not self._stopping.is_set() and time.monotonic() < end:
             if feed.microphone.wait_until_known(_TICK_SECONDS):
                 break
-        self._heed_device(feed)
+        assert self._device_news is not None  # as there is a device
+        self._device_news.heed()
 
     def _say_ready(self) -> None:
         self._log(
@@ -151,42 +186,21 @@ class Daemon:
         )
         systemd.notify("READY=1")
 
-    def _make_recording_feeds(self, config: Config) -> list[RecordingFeed]:
-        feeds = []
-        for number, machine in enumerate(self._machines.values()):
-            if machine.settings.recordings is not None:
-                try:
-                    feeds.append(RecordingFeed(machine, self._log))
-                except RecordingError as error:
-                    place = config.place("machines", number, "recordings")
-                    raise ConfigurationError(f"{place}: {error}") from None
-        return feeds
-
-    def _make_device_feed(self, config: Config) -> DeviceFeed | None:
-        if config.device is None:
-            return None
-        machines = [m for m in self._machines.values() if m.settings.channel is not None]
-        self._metrics.introduce_device()
-        microphone = Microphone(
-            device_settings(config.device),
-            needed_channels=max(m.settings.channel or 1 for m in machines),
-            guard=Guard(self._note_hang),
-        )
-        return DeviceFeed(microphone, machines)
-
     def _listen(self, until_end: bool) -> None:
         """Give each machine the samples that became due, until stopped."""
         began = time.monotonic()
         for machine in self._machines.values():
             machine.due = began + machine.pipeline.window / machine.pipeline.sample_rate
         while not self._stopping.wait(_TICK_SECONDS):
+            self._watchdog.tick()
+            self._instructions.heed()
             for feed in self._recordings:
                 if not feed.has_ended:
                     self._take(feed)
                     if feed.has_ended:
                         self._note_end(feed)
-            if self._device is not None:
-                self._heed_device(self._device)
+            if self._device is not None and self._device_news is not None:
+                self._device_news.heed()
                 self._take(self._device)
             self._announcer.say_all_if_due([m.state for m in self._machines.values()])
             if until_end and all(m.has_ended for m in self._machines.values()) and self._scheduler.is_idle():
@@ -211,40 +225,6 @@ class Daemon:
         reason = "the recordings have ended" if feed.seconds else "none of the recordings could be read"
         self._announcer.hear(machine.state, "none", reason)
 
-    def _heed_device(self, feed: DeviceFeed) -> None:
-        """Tell of what became of the device since the last tick."""
-        microphone = feed.microphone
-        if microphone.failure is not None:
-            raise microphone.failure
-        self._tell_disturbances(microphone)
-        before, status = self._device_status, microphone.status
-        if status == before:
-            return
-        self._device_status = status
-        assert self._metrics.device_up is not None  # introduced with the device
-        self._metrics.device_up.set(status.is_heard)
-        ledger = microphone.ledger
-        books: dict[str, Any] = {"captured": ledger.captured, "lost": ledger.lost, "rate": ledger.rate}
-        if status.is_heard:
-            assert status.opening is not None  # what is heard was opened
-            self._log("device_heard", **payloads.opening(status.opening), **books)
-        else:
-            if before is not None and before.is_heard:
-                self._metrics.disturbances.labels("loss").inc()
-            self._log(
-                "device_not_heard", "warning" if status.opening is None else "info", reason=status.reason, **books
-            )
-        for machine in feed.machines.values():
-            if status.is_heard:
-                self._announcer.hear(machine.state, "ok", None)
-            else:
-                self._announcer.hear(machine.state, "none", status.reason)
-
-    def _tell_disturbances(self, microphone: Microphone) -> None:
-        for disturbance in microphone.take_disturbances():
-            self._metrics.disturbances.labels(disturbance.kind).inc()
-            self._log("audio_disturbance", "warning", kind=disturbance.kind, seconds=round(disturbance.seconds, 3))
-
     def _note_hang(self, message: str) -> None:
         """The process is about to end; with 70, systemd starts it anew, but not if it was to end anyway."""
         self._log("sound_system_hangs", "error", error=message)
@@ -256,7 +236,7 @@ class Daemon:
         machine = self._machines[name]
         begun, processor = time.perf_counter(), time.thread_time()
         try:
-            reading = machine.pipeline.read(window)
+            reading = machine.read(window)
         except Exception as error:  # whatever it is, the other windows and machines go on
             text = str(error) if isinstance(error, DetectorError) else repr(error)
             self._log("scoring_failed", "error", machine=name, error=text)
@@ -265,34 +245,32 @@ class Daemon:
         if reading.result in ("scored", "idle"):
             wall, processor = time.perf_counter() - begun, time.thread_time() - processor
             self._metrics.budget.set(self._budget.add(name, machine.pipeline.hop_seconds, wall, processor))
-        self._publish(machine, reading)
+        self._publish(machine, window, reading)
 
     def _skip(self, name: str, window: Window, *, late: bool) -> None:
         machine = self._machines[name]
-        if late and window.lost:
-            self._publish(machine, machine.pipeline.skip(window, "gap"))  # there was nothing to score
-            return
-        if late:
+        result: Result = "failed" if not late else "gap" if window.lost else "late"  # in a gap was nothing to score
+        if result == "late":
             self._log("window_late", "warning", machine=name, start_seconds=window.start / machine.pipeline.sample_rate)
-        self._publish(machine, machine.pipeline.skip(window, "late" if late else "failed"))
+        self._publish(machine, window, machine.pipeline.skip(window, result))
 
-    def _publish(self, machine: Machine, reading: Reading) -> None:
+    def _publish(self, machine: Machine, window: Window, reading: Reading) -> None:
         if reading.result in ("scored", "idle"):
             machine.due = time.monotonic() + machine.pipeline.hop_seconds
-        self._announcer.tell(machine.state, reading)
+        self._announcer.tell(machine.state, reading, self._evidence.take(machine.name, window, reading))
 
     def _close(self) -> None:
         systemd.notify("STOPPING=1")
-        if self._device is not None:
+        if self._device is not None and self._device_news is not None:
             self._device.microphone.stop()
             self._take(self._device)
-            self._tell_disturbances(self._device.microphone)
-            ledger = self._device.microphone.ledger
-            self._log("device_closed", captured=ledger.captured, lost=ledger.lost, rate=ledger.rate)
+            self._device_news.close()
         self._scheduler.stop()
         if self._announcer.mqtt is not None:
             self._announcer.mqtt.stop()
+        self._outbox.close()
         if self._server is not None:
             self._server.stop()
+        self._instructions.stop()
         self._log("stopped")
         self._log.close()

@@ -109,7 +109,7 @@ def devices(
     for device in inputs:
         is_taken = device == taken
         settings = wanted if is_taken and wanted is not None else DeviceSettings(device.name)
-        listing = _listing(device, settings, needed_channels if is_taken else 1, backend, opener, guard, seconds)
+        listing = look_at(device, settings, needed_channels if is_taken else 1, backend, opener, guard, seconds)
         if is_taken and listing.problem is not None:
             is_taken, taken, problem = False, None, listing.problem
         documents.append(listing.document(is_taken))
@@ -125,7 +125,7 @@ def devices(
     return EXIT_DONE if problem is None else EXIT_SOME_FAILED
 
 
-def _listing(
+def look_at(
     device: InputDevice,
     settings: DeviceSettings,
     needed_channels: int,
@@ -134,6 +134,17 @@ def _listing(
     guard: Guard,
     seconds: float,
 ) -> Listing:
+    """Find out about an input, and listen to it.
+
+    Args:
+        device: as PortAudio lists it now.
+        settings: rate and channels, where they are not to be its own.
+        needed_channels: it must have so many.
+        backend: that lists it.
+        opener: opens it.
+        guard: watches the calls.
+        seconds: to listen.
+    """
     card = card_identity(device.name)
     is_virtual = hardware_numbers(device.name) is None
     with guard.watch(f"asking what {device.name!r} can do"):

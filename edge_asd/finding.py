@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+State = Literal["ok", "warning", "failed"]
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -12,7 +14,7 @@ class Finding:
 
     check: str
     """What was checked, one word."""
-    state: Literal["ok", "warning", "failed"]
+    state: State
     text: str
     """What is so, and where it is not well, what to do."""
     figures: dict[str, Any] = field(default_factory=dict)

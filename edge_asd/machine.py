@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from edge_asd.audio.device import DeviceSettings
+from edge_asd.audio.guard import Guard
 from edge_asd.audio.microphone import Microphone
 from edge_asd.audio.player import RecordingPlayer
 from edge_asd.audio.recording import find_recordings
@@ -16,7 +17,8 @@ from edge_asd.clock import boot_time
 from edge_asd.config import Config, DetectorEntry, DeviceSection, MachineSection
 from edge_asd.detector import Detector
 from edge_asd.errors import ConfigurationError, DetectorError, RecordingError
-from edge_asd.pipeline import MachineDetector, Pipeline
+from edge_asd.pause import Pause
+from edge_asd.pipeline import MachineDetector, Pipeline, Reading
 from edge_asd.publish.log import Log
 from edge_asd.publish.payloads import MachineState, Place
 from edge_asd.site_calibration import calibration_in_use
@@ -46,6 +48,21 @@ class Machine:
         """When the next window is to be done with, on the monotonic clock."""
         self.has_ended = False
         """Its recordings were played to the end."""
+        self.maintenance = Pause()
+        """The alarm does not hear of its windows."""
+        self.standstill = Pause()
+        """A topic says that it does not run."""
+
+    def read(self, window: Window) -> Reading:
+        """Score a window, unless the machine stands still, and let the alarm decide, unless it is in maintenance.
+
+        Raises:
+            DetectorError: a detector cannot score it.
+        """
+        began = self.state.time_of(window.start)
+        return self.pipeline.read(
+            window, stands_still=self.standstill.covers(began), is_held=self.maintenance.covers(began)
+        )
 
     @property
     def in_a_burst(self) -> int:
@@ -117,6 +134,19 @@ class RecordingFeed:
         self._log("recording_failed", "error", machine=self.machine.name, error=str(error))
 
 
+def recording_feeds(config: Config, machines: Iterable[Machine], log: Log) -> list[RecordingFeed]:
+    """Of the machines that have recordings; raises ConfigurationError where there are none to play."""
+    feeds = []
+    for number, machine in enumerate(machines):
+        if machine.settings.recordings is not None:
+            try:
+                feeds.append(RecordingFeed(machine, log))
+            except RecordingError as error:
+                place = config.place("machines", number, "recordings")
+                raise ConfigurationError(f"{place}: {error}") from None
+    return feeds
+
+
 def start_in_turn(feeds: Sequence[RecordingFeed]) -> None:
     """Begin to play; spread over a hop, as the windows of many machines need neither be due nor be held all at once."""
     for number, feed in enumerate(feeds):
@@ -146,6 +176,15 @@ class DeviceFeed:
 
     def _clock_of(self, machine: Machine) -> Callable[[int], float]:
         return lambda position: self.microphone.ledger.time_at(position / machine.pipeline.sample_rate)
+
+
+def device_feed(config: Config, machines: Iterable[Machine], guard: Guard) -> DeviceFeed | None:
+    """Of the machines that listen to the device's channels, where there is a device."""
+    if config.device is None:
+        return None
+    listening = [m for m in machines if m.settings.channel is not None]
+    needed = max(m.settings.channel or 1 for m in listening)
+    return DeviceFeed(Microphone(device_settings(config.device), needed_channels=needed, guard=guard), listening)
 
 
 def device_settings(section: DeviceSection) -> DeviceSettings:
@@ -201,7 +240,9 @@ def load_machines(
             raise ConfigurationError(f"{config.place('machines', number, 'alarm')}: {error}") from None
         if pipeline.operating_point is not None:
             log("operating_point", machine=settings.name, text=str(pipeline.operating_point))
-        if gate is not None:
+        if settings.active_when is not None and settings.active_when.topic is not None:
+            log("active_when", machine=settings.name, topic=settings.active_when.topic)
+        elif gate is not None:
             log("active_when", machine=settings.name, level_above_dbfs=pipeline.active_above_dbfs)
         machines.append(Machine(settings, pipeline, Place(config.site, config.node, instance, settings.name)))
     return machines

@@ -11,7 +11,7 @@ from typing import Literal
 from edge_asd.alarm import Alarm, AlarmEvent, AlarmRule
 from edge_asd.audio.health import Finding
 from edge_asd.audio.windows import Window, WindowCutter
-from edge_asd.calibration import MAX_RARITY, Calibration, combined_rarity
+from edge_asd.calibration import MAX_RARITY, Calibration, combined_rarity, learned_gate
 from edge_asd.detector import Detector
 from edge_asd.errors import DetectorError
 from edge_asd.explanation import Explanation, explain
@@ -23,8 +23,6 @@ Signal = Literal["ok", "none", "suspect"]
 Result = Literal["scored", "gap", "suspect", "idle", "late", "failed"]
 """What became of a window: scored, or not scored because samples were lost, its signal is sick, the machine stands
 still, there was no time for it, or a detector failed."""
-_IDLE_MARGIN_DB = 6.0
-"""A machine that runs is at most so much quieter than in its quietest normal windows: half the sound pressure."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +125,11 @@ class Reading:
         """This window by itself."""
         return self.rarity is not None and self.rarity >= self.threshold
 
+    @property
+    def agreeing(self) -> list[str]:
+        """Detectors whose own rarity reaches the threshold."""
+        return [d.name for d in self.detectors if d.rarity >= self.threshold]
+
 
 class Pipeline:
     """Log-Mel, detectors and alarm of one machine."""
@@ -183,15 +186,19 @@ class Pipeline:
     def reset(self) -> None:
         """Forget the alarm's state."""
         self.alarm = Alarm(self.rule)
-        self._has_scored = False
-        self._is_idle = False
+        self._has_scored = self._is_idle = False
+        self.is_in_maintenance = False  # who sets it also tells `read` which windows are held
 
     def cutter(self) -> WindowCutter:
         """A window cutter as this machine needs it."""
         return WindowCutter(self.window, self.hop)
 
-    def read(self, window: Window) -> Reading:
+    def read(self, window: Window, *, stands_still: bool = False, is_held: bool = False) -> Reading:
         """Score a window and let the alarm decide.
+
+        Args:
+            stands_still: somebody else says that the machine was not running all the time: it is not scored.
+            is_held: the alarm does not hear of it, and counts its votes anew afterwards.
 
         Raises:
             DetectorError: a detector cannot score it.
@@ -204,13 +211,13 @@ class Pipeline:
             result = "gap"
         elif window.finding is not None:
             result = "suspect"
-        elif self.active_above_dbfs is not None and (level is None or level < self.active_above_dbfs):
+        elif stands_still or (self.active_above_dbfs is not None and (level is None or level < self.active_above_dbfs)):
             result, self._is_idle = "idle", True
         else:
             readings = self._score(window)
             rarity = combined_rarity([r.rarity for r in readings])
             self._has_scored, self._is_idle = True, False
-        return self._decide(window, level, result, readings, rarity)
+        return self._decide(window, level, result, readings, rarity, is_held)
 
     def skip(self, window: Window, result: Result) -> Reading:
         """Account for a window that is not scored, and why."""
@@ -232,9 +239,12 @@ class Pipeline:
         result: Result,
         readings: tuple[DetectorReading, ...],
         rarity: float | None,
+        is_held: bool = False,
     ) -> Reading:
         end = window.start + window.samples.size
-        event = self.alarm.step(rarity, end / self.sample_rate, self.hop_seconds)
+        if is_held:
+            self.alarm.forget()
+        event = self.alarm.step(None if is_held else rarity, end / self.sample_rate, self.hop_seconds)
         return Reading(
             start=window.start,
             end=end,
@@ -257,6 +267,8 @@ class Pipeline:
     @property
     def condition(self) -> Condition:
         """Of the machine, after the last window."""
+        if self.is_in_maintenance:
+            return "maintenance"
         if self.alarm.incident is not None:
             return "anomalous"
         if self._is_idle:
@@ -285,9 +297,3 @@ class Pipeline:
                 )
             )
         return tuple(readings)
-
-
-def learned_gate(calibration: Calibration) -> float:
-    """Level in dBFS below which a machine counts as standing still, from what it is like when it runs."""
-    lowest = calibration.level_low_dbfs
-    return (calibration.level_dbfs if lowest is None else lowest) - _IDLE_MARGIN_DB

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from edge_asd.errors import ConfigurationError
 
+_MOST_BYTES = 65_536
+"""No password is longer; what is named by mistake may have no end."""
+
 
 def find_secret(path: Path) -> Path:
     """Where a secret's file is: in ``$CREDENTIALS_DIRECTORY`` under its name, if it is there; else where it is said."""
@@ -32,7 +35,8 @@ def read_secret(path: Path, key: str) -> str:
     """
     place = find_secret(path)
     try:
-        secret = place.read_text(encoding="utf-8").split("\n", 1)[0].removesuffix("\r")
+        with place.open("rb") as file:
+            secret = file.read(_MOST_BYTES).decode("utf-8").split("\n", 1)[0].removesuffix("\r")
     except FileNotFoundError:
         raise ConfigurationError(f"{key}: {place}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:

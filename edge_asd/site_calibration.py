@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edge_asd.calibration import Calibration
 from edge_asd.config_types import Name
-from edge_asd.detector import Detector
+from edge_asd.detector import Detector, one_line
 from edge_asd.errors import ConfigurationError, EdgeAsdError
 
 SCHEMA = 1
@@ -144,7 +144,8 @@ def read_site_calibration(path: Path) -> SiteCalibration:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise ConfigurationError(f"{path}: is wrong at {place or 'the top'}: {first['msg']}") from None
+        reason = one_line(ValueError(f"is wrong at {place or 'the top'}: {first['msg']}"))
+        raise ConfigurationError(f"{path}: {reason}") from None
 
 
 def write_site_calibration(path: Path, document: SiteCalibration) -> Path | None:

@@ -32,8 +32,28 @@ _TRAPS = [
     ),
     (re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt ].*)?\Z"), "put it in quotes if it is a date"),
     (re.compile(r"(?i:[-+]?\.inf|\.nan)\Z"), "write a finite number"),
+    # A word processor's quotes are part of the text for YAML.
+    (re.compile(r"[\u2018-\u201f\u00ab\u00bb].*\Z"), "write plain quotes, \" or '"),
 ]
 _MAX_DEPTH = 20
+_MAX_NODES = 30_000
+"""Keys and values: a thousand machines with every key have fewer, and reading so many takes a second or two."""
+_LIKELY = (
+    ("'\\t'", "indent with spaces, not with tabs"),
+    ("mapping values are not allowed", "put a text with a colon in quotes; or a line is indented too far"),
+    ("could not find expected ':'", "is a colon with a space after it missing, as in `key: value`?"),
+    ("expected <block end>", "is the line indented as those that it belongs to?"),
+    ("expected ',' or", "is a bracket not closed, or a comma missing?"),
+    ("unexpected end of stream", "is a quote not closed?"),
+    ("found '<stream end>'", "is a bracket not closed?"),
+    ("that cannot start any token", "put a text that begins with this character in quotes"),
+    ("unknown escape character", "within double quotes \\ is special: take single quotes"),
+    ("escape sequence of", "within double quotes \\ is special: take single quotes"),
+)
+"""What PyYAML says, and what it means as a rule."""
+
+_MOST_CHARACTERS = 500
+"""Of a message: values and keys in it may be of any length."""
 
 Path = tuple[str | int, ...]
 """Keys and indices from the top of the document to a value."""
@@ -43,7 +63,7 @@ class YamlError(ValueError):
     """A document that cannot be read; the place is counted from 1."""
 
     def __init__(self, message: str, line: int, column: int) -> None:
-        super().__init__(message)
+        super().__init__(on_one_line(message))
         self.line, self.column = line, column
 
 
@@ -63,13 +83,32 @@ class Document:
 
 
 class _Loader(yaml.SafeLoader):
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._nodes = self._depth = 0
+
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        self._nodes += 1
+        if self._nodes > _MAX_NODES:
+            raise _error(event, f"has more than {_MAX_NODES} keys and values, which no configuration has")
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
             raise _error(event, "uses an anchor (& and *); write the value out")
         if event.tag is not None:
             raise _error(event, f"has a tag, {event.tag}; tags are not read")
-        return super().compose_node(parent, index)
+        if self._depth > _MAX_DEPTH:
+            raise _error(event, "is nested too deeply")
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def only_document(self) -> yaml.Node | None:
+        """The document, if there is one; a second one is not even read."""
+        node = self.get_node() if self.check_node() else None
+        if self.check_node():
+            raise _error(self.peek_event(), "holds a second document; one is read")  # type: ignore[no-untyped-call]
+        return node
 
 
 def load(text: str) -> Document:
@@ -79,13 +118,13 @@ def load(text: str) -> Document:
         YamlError: not YAML, or one of its traps.
     """
     try:
-        nodes = list(yaml.compose_all(text, Loader=_Loader))
+        node = _Loader(text).only_document()
     except YamlError:
         raise
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        raise YamlError(f"is not YAML: {error.problem or error.context}", *place) from None
+        raise YamlError(f"is not YAML: {_in_words(str(error.problem or error.context))}", *place) from None
     except yaml.reader.ReaderError as error:
         before = text[: error.position]
         place = (before.count("\n") + 1, error.position - before.rfind("\n"))
@@ -93,18 +132,20 @@ def load(text: str) -> Document:
     # ValueError: PyYAML lets an escape beyond Unicode and an endless version number through to Python.
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise YamlError(f"is not YAML: {' '.join(str(error).split())[:200]}", 1, 1) from None
-    if len(nodes) > 1:
-        raise _error(nodes[1], "holds a second document; one is read")
     document = Document(None)
-    if nodes and nodes[0] is not None:
-        document.value = _value(nodes[0], (), document)
+    if node is not None:
+        document.value = _value(node, (), document)
     return document
+
+
+def on_one_line(message: str) -> str:
+    """Fit for a terminal and a log: what a file quotes may hold anything, and have any length."""
+    short = message if len(message) <= _MOST_CHARACTERS else f"{message[: _MOST_CHARACTERS - 3]}..."
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in short)
 
 
 def _value(node: yaml.Node, path: Path, document: Document) -> Any:
     document.places.setdefault(path, (node.start_mark.line + 1, node.start_mark.column + 1))
-    if len(path) > _MAX_DEPTH:
-        raise _error(node, "is nested too deeply")
     if isinstance(node, yaml.MappingNode):
         return _mapping(node, path, document)
     if isinstance(node, yaml.SequenceNode):
@@ -146,3 +187,8 @@ def _scalar(node: yaml.ScalarNode) -> Any:
 
 def _error(node: Any, message: str) -> YamlError:
     return YamlError(message, node.start_mark.line + 1, node.start_mark.column + 1)
+
+
+def _in_words(problem: str) -> str:
+    likely = next((meaning for words, meaning in _LIKELY if words in problem), None)
+    return f"{problem}; {likely}" if likely else problem

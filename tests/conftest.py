@@ -55,11 +55,12 @@ def recordings_folder() -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_of_this_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """No test reads or leaves verdicts in the user's cache."""
+    """No test reads or leaves verdicts in the user's cache, or alarms in the user's state folder."""
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("cache")
         patch.delenv("CACHE_DIRECTORY", raising=False)
         patch.setenv("XDG_CACHE_HOME", str(folder))
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield folder / "edge-asd" / "verified"
 
 

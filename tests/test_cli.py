@@ -69,6 +69,8 @@ def test_help_of_the_installed_command() -> None:
             "calibrate",
             ["a machine's own", "DETECTOR.NAME.calibration.json", "--from", "--hours", "--state", "--dry-run"],
         ),
+        ("mute", ["nothing is raised", "maintenance", "--hours", "31 days", "--off", "--list", "--config", "--state"]),
+        ("check", ["connects to the broker", "listens to the device", "--config", "--state", "--publish", "--json"]),
         ("demo", ["20 minutes of a simulated slide rail", "--seed"]),
     ],
 )
@@ -81,7 +83,7 @@ def test_help_of_each_command(run: Run, name: str, words: list[str]) -> None:
 
 
 def test_every_command_has_been_looked_at(run: Run) -> None:
-    assert set(cli._COMMANDS) == {"run", "replay", "record", "calibrate", "devices", "demo"}
+    assert set(cli._COMMANDS) == {"run", "replay", "record", "calibrate", "mute", "devices", "check", "demo"}
     status, out, _ = run()
     assert status == 2 and all(name in out for name in cli._COMMANDS)
     assert run("--version")[:2] == (0, f"edge-asd {__version__}\n")
@@ -106,6 +108,10 @@ def test_every_command_has_been_looked_at(run: Run) -> None:
         ["record", "-c", "x.yaml", "--machine", "rail", "--out", "x", "--hours", "1", "--id", "7"],
         ["devices", "--seconds", "-1"],
         ["calibrate", "-c", "x.yaml"],
+        ["mute"],
+        ["mute", "rail"],
+        ["mute", "rail", "--hours", "two"],
+        ["mute", "rail", "--hours", "2", "--off"],
         ["calibrate", "-c", "x.yaml", "--machine", "rail", "--from"],
         ["calibrate", "-c", "x.yaml", "--machine", "rail", "--hours", "0"],
     ],
@@ -189,7 +195,7 @@ machines:
         (GOOD + "    hop_seconds: fast\n", "7:5", "hop_seconds"),
         (GOOD + "    hop_seconds: 0.5\n", "7:5", "hop_seconds"),
         (GOOD + "    alarm: {raise_after: 6 of 5}\n", "7:13", "6 of 5 windows can never be reached"),
-        (GOOD + "    alarm: {threshold: 12}\n", "7:5", "can never work"),
+        (GOOD + "    alarm: {threshold: 12}\n", "7:13", "can never work"),
         (GOOD + "    alarm: {threshold: 2, false_alarms_per_day: 1}\n", "7:5", "exclude each other"),
         (GOOD + "    repeat: yes\n", "7:13", "yes is ambiguous"),
         (GOOD + "mqtt:\n", "7:1", "mqtt.host: is missing"),
@@ -239,7 +245,7 @@ def test_a_configuration_that_names_what_is_not_there(
 
 def test_the_example_says_every_key() -> None:
     config = load_config(EXAMPLE)
-    assert [m.name for m in config.machines] == ["slide-rail-7", "slide-rail-8"]
+    assert [m.name for m in config.machines] == ["slide-rail-7", "slide-rail-8", "press-7"]
     assert config.mqtt is not None and config.mqtt.tls is not None and config.metrics is not None
     assert config.machines[0].alarm.model_dump() == AlarmSection().model_dump(), "what it calls defaults must be them"
 

@@ -22,13 +22,14 @@ from parts.pipelines import QUICK, RATE, essence, pipeline_of, write
 from edge_asd.audio.health import Finding
 from edge_asd.audio.player import RecordingPlayer
 from edge_asd.audio.windows import Window
+from edge_asd.calibration import learned_gate
 from edge_asd.clock import boot_time
 from edge_asd.demo.clips import simulate
 from edge_asd.demo.slide_rail import Fault
 from edge_asd.detector import Detector
 from edge_asd.errors import DetectorError
 from edge_asd.logmel import Float32Array
-from edge_asd.pipeline import AlarmSettings, Pipeline, Reading, learned_gate
+from edge_asd.pipeline import AlarmSettings, Pipeline, Reading
 from edge_asd.publish import payloads
 from edge_asd.publish.payloads import MachineState, Place
 from edge_asd.replay import Replayer

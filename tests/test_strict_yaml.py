@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from edge_asd.strict_yaml import YamlError, load
@@ -66,6 +68,7 @@ TRAPS = {
     "other bases": ["0x1F", "0o17", "0b101", "-0x1f"],
     "underscores": ["1_000", "1_0.5", "-1_000"],
     "dates": ["2024-01-01", "2024-1-1", "2024-01-01T10:00:00Z", "2024-01-01 10:00:00"],
+    "quotes": ["\u201cplant-3\u201d", "\u2018a\u2019", "\u201eb\u201c"],
     "not finite": [".inf", "-.inf", "+.INF", ".nan", ".NaN"],
 }
 
@@ -101,7 +104,7 @@ def test_traps_are_found_in_lists_and_short_forms_too():
         ("a: !secret file\n", (1, 4), "!secret"),
         ("a: !!set {b, c}\n", (1, 4), "tag"),
         ("a:\n  - !thing {b: 1}\n", (2, 5), "tag"),
-        ("a: 1\n---\nb: 2\n", (3, 1), "second document"),
+        ("a: 1\n---\nb: 2\n", (2, 1), "second document"),
         ("? [a, b]\n: 1\n", (1, 3), "is not a plain key"),
         ("? {a: b}\n: 1\n", (1, 3), "is not a plain key"),
         ("a: [1, 2\nb: 3\n", (2, 2), "is not YAML"),
@@ -127,6 +130,25 @@ def test_what_is_refused_and_where(text, place, reason):
 )
 def test_hostile_documents_are_refused(text):
     assert refusal(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 400_000, "{" * 400_000, "---\n" * 100_000, "? a\n" * 100_000, "[" + "1," * 200_000 + "]", "- a\n" * 100_000],
+    ids=["brackets", "braces", "documents", "keys", "items", "lines"],
+)
+def test_large_documents_are_refused_in_time(text):
+    began = time.process_time()
+    assert refusal(text)
+    assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize(
+    "text", ['"a\\nb": 1\n"a\\nb": 2', "a: 0" + "7" * 5000, "x" * 900 + ": 1\n" + "x" * 900 + ": 1"]
+)
+def test_what_is_quoted_stays_short_and_on_one_line(text):
+    message = refusal(text)[2]
+    assert message.isprintable() and len(message) <= 500
 
 
 def test_aliases_do_not_multiply():

@@ -1,35 +1,57 @@
-"""Tells everybody what became of the machines: metrics, then log, then the broker."""
+"""Tells everybody what became of the machines: metrics, then log, then the broker; alerts by way of the outbox."""
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Sequence
+from typing import Any
 
+from edge_asd.maintenance import Maintenance
 from edge_asd.pipeline import Reading, Signal
-from edge_asd.publish import payloads
+from edge_asd.publish import memory, payloads
+from edge_asd.publish.evidence import Evidence
 from edge_asd.publish.log import Log
 from edge_asd.publish.metrics import Metrics
 from edge_asd.publish.mqtt import MqttPublisher
+from edge_asd.publish.outbox import Outbox
+from edge_asd.publish.outbox_file import Message
 from edge_asd.publish.payloads import MachineState
-
-_SETTLING_SECONDS = 0.5
-"""After a connection the client first sends again what was under way, old states among it: ours come after that."""
+from edge_asd.publish.topics import machine_topic
 
 
 class Announcer:
     """May be called from any thread; what is said of one machine is said in order."""
 
-    def __init__(self, log: Log, metrics: Metrics) -> None:
+    def __init__(self, log: Log, metrics: Metrics, outbox: Outbox) -> None:
         self.mqtt: MqttPublisher | None = None
         """The broker's end, where there is one; it in turn calls `say_all_soon`."""
-        self._log, self._metrics = log, metrics
+        self._log, self._metrics, self._outbox = log, metrics, outbox
+        self._saved: dict[str, dict[str, Any]] = {}
+        """By machine: the essence of what the outbox remembers."""
         self._lock = threading.Lock()
         self._say_all_at = float("inf")
         """When all states are to be sent again, on the monotonic clock."""
 
-    def tell(self, state: MachineState, reading: Reading) -> None:
-        """Tell of a reading, the next of its machine, whose ``state`` takes it up."""
+    def restore(self, states: Sequence[MachineState]) -> None:
+        """Go on where the last process ended; before the first reading."""
+        for state in states:
+            machine = state.place.machine
+            remembered = self._outbox.recall(memory.key(machine))
+            if remembered is None:
+                continue
+            try:
+                memory.restore(state, remembered)
+            except ValueError as error:
+                self._log("alarm_not_restored", "error", machine=machine, error=str(error))
+                continue
+            self._metrics.be(machine, state.condition, state.signal, state.suspect)
+            incident = state.pipeline.alarm.incident
+            self._log("alarm_restored", machine=machine, incident=incident, sequence=state.sequence)
+
+    def tell(self, state: MachineState, reading: Reading, evidence: Evidence | None = None) -> None:
+        """Tell of a reading, the next of its machine, whose ``state`` takes it up, with what there is to show."""
         with self._lock:
             has_changed = state.take(reading)
             # The last windows are scored when the sound has ended or the device is gone; a gap tells nothing new.
@@ -38,12 +60,11 @@ class Announcer:
                 heard = state.hear("ok", None) if found is None else state.hear("suspect", found.text, found.reason)
                 has_changed = heard or has_changed
             self._metrics.count(state.place.machine, reading, time.time())
-            alert = None if reading.event is None else payloads.alert(state, reading)
+            alert = None if reading.event is None else payloads.alert(state, reading, evidence)
             if alert is not None:
                 self._log("alert", "warning" if alert["event"] == "raised" else "info", alert=alert)
+            self._keep(state, reading, alert)
             if self.mqtt is not None:
-                if alert is not None:
-                    self.mqtt.alert(state.place, alert)
                 self.mqtt.score(state.place, payloads.score(state, reading))
             if has_changed or alert is not None:
                 self._say(state)
@@ -54,9 +75,21 @@ class Announcer:
             if state.hear(signal, reason):
                 self._say(state)
 
+    def maintain(self, state: MachineState, maintenance: Maintenance | None) -> None:
+        """Tell of a maintenance that begins, ends (None) or has another end; its machine's pipeline knows already."""
+        with self._lock:
+            state.maintain(maintenance)
+            self._metrics.muted.labels(state.place.machine).set(maintenance is not None)
+            self._say(state)
+
+    def say_again(self, state: MachineState) -> None:
+        """Answer whoever asked."""
+        with self._lock:
+            self._say(state)
+
     def say_all_soon(self) -> None:
         """A connection was made."""
-        self._say_all_at = time.monotonic() + _SETTLING_SECONDS
+        self._say_all_at = time.monotonic()
 
     def say_all_if_due(self, states: Sequence[MachineState]) -> None:
         """Send all states to the broker again, once it is time."""
@@ -66,6 +99,18 @@ class Announcer:
         with self._lock:
             for state in states:
                 self.mqtt.state(state.place, payloads.machine_state(state))
+
+    def _keep(self, state: MachineState, reading: Reading, alert: dict[str, Any] | None) -> None:
+        """Alert and alarm's state in one transaction. Normal sound changes nothing, and writes nothing."""
+        essence = memory.essence(state)
+        if alert is None and essence == self._saved.get(state.place.machine):
+            return
+        self._saved[state.place.machine] = essence
+        messages = []
+        if alert is not None and self.mqtt is not None:
+            topic = machine_topic(state.place, "alert")
+            messages.append(Message(alert["id"], topic, json.dumps(alert), time.time()))
+        self._outbox.put(messages, {memory.key(state.place.machine): memory.remember(state, reading.end)})
 
     def _say(self, state: MachineState) -> None:
         self._metrics.be(state.place.machine, state.condition, state.signal, state.suspect)

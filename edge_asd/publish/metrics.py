@@ -11,6 +11,7 @@ from edge_asd import __version__
 from edge_asd.audio.health import SuspectReason
 from edge_asd.audio.ledger import Kind
 from edge_asd.pipeline import Condition, Pipeline, Reading, Result, Signal
+from edge_asd.publish.evidence_folder import SkippedReason
 
 _DURATIONS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -33,6 +34,7 @@ class Metrics:
         self.condition = self._gauge("condition", "1 for the condition a machine is in.", ["machine", "condition"])
         self.signal = self._gauge("signal", "1 for the state its sound signal is in.", ["machine", "signal"])
         self.suspect = self._gauge("signal_suspect", "1 for what is wrong with its signal.", ["machine", "reason"])
+        self.muted = self._gauge("muted", "1 while a machine is in maintenance and raises nothing.", of_machine)
         self.level = self._gauge(
             "audio_level_dbfs", "Mean power of the last window, dB re full scale; -120 is digital silence.", of_machine
         )
@@ -51,6 +53,7 @@ class Metrics:
         self.last_score = self._gauge(
             "last_score_timestamp_seconds", "When a window was last scored; 0 before the first.", of_machine
         )
+        self.hop = self._gauge("hop_seconds", "From window to window.", of_machine)
         self.incidents = self._counter("incidents", "Incidents raised.", of_machine)
         of_detector = ["machine", "detector"]
         self.score = self._gauge(
@@ -68,15 +71,29 @@ class Metrics:
             "scoring_budget_ratio",
             "Scoring time over the time that the allowed cores have; above 1 windows are skipped.",
         )
-        self.mqtt_connected = self._gauge("mqtt_connected", "1 while the broker is connected.")
+        self.mqtt_connected = self._gauge("mqtt_connected", "1 while the broker is connected; NaN without a broker.")
+        self.mqtt_connected.set(math.nan)  # `== 0` must not hold of a daemon that has no broker
         self.mqtt_acknowledged = self._counter("mqtt_acknowledged", "Messages that the broker acknowledged.")
         self.mqtt_refused = self._counter("mqtt_refused", "Messages that the broker refused.")
         self.mqtt_unheard = self._counter("mqtt_unheard", "Alerts that had no subscriber.")
+        self.evidence_bytes = self._gauge("evidence_bytes", "Bytes that pictures and clips of incidents take up.")
+        self.evidence_skipped = self._counter("evidence_skipped", "Pictures and clips that were not kept.", ["reason"])
+        for reason in get_args(SkippedReason):
+            self.evidence_skipped.labels(reason)
+        self.outbox_messages = self._gauge("outbox_messages", "Alerts that no broker has acknowledged yet.")
+        self.outbox_oldest = self._gauge(
+            "outbox_oldest_timestamp_seconds", "When the oldest of them was made; 0: none."
+        )
+        self.outbox_dropped = self._counter("outbox_dropped", "Alerts that were lost, at least, by why.", ["reason"])
+        for reason in ("full", "expired", "corrupt"):
+            self.outbox_dropped.labels(reason)
+        self.outbox_errors = self._counter("outbox_errors", "Attempts to use the outbox's file that failed.")
         self._gauge("build_info", "1, with the version.", ["version"]).labels(__version__).set(1)
 
     def introduce(self, machine: str, pipeline: Pipeline) -> None:
         """Make all series of a machine exist before anything happens, so that rates and alerts work from the start."""
         self.threshold.labels(machine).set(pipeline.rule.threshold)
+        self.hop.labels(machine).set(pipeline.hop_seconds)
         for result in get_args(Result):
             self.windows.labels(machine, result)
         for counter in (self.frames, self.lost_frames, self.incidents):
@@ -84,6 +101,7 @@ class Metrics:
         for unheard in (self.rarity, self.level):
             unheard.labels(machine).set(math.nan)
         self.last_score.labels(machine)
+        self.muted.labels(machine).set(0)
         for used in pipeline.detectors:
             self.score.labels(machine, used.name).set(math.nan)
             self.info.labels(machine, used.name, used.detector.sha256, used.detector.metadata.kind).set(1)

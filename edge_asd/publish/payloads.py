@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_asd.audio.health import SuspectReason
 from edge_asd.audio.opening import Opening
 from edge_asd.clock import boot_time, is_synchronised, utc
+from edge_asd.maintenance import Maintenance
 from edge_asd.pipeline import Condition, DetectorReading, Pipeline, Reading, Signal
+
+if TYPE_CHECKING:  # which needs MachineState
+    from edge_asd.publish.evidence import Evidence
 
 SCHEMA = 1
 
@@ -46,15 +51,27 @@ class MachineState:
     last_alert: dict[str, Any] | None = None
     reading: Reading | None = None
     """The last."""
+    maintenance: Maintenance | None = None
+    """In force: nothing is raised."""
 
     def take(self, reading: Reading) -> bool:
         """Remember a reading; true if the condition changed."""
         self.reading = reading
-        changed = reading.condition != self.condition
-        self.condition = reading.condition
+        # The reading may have been made while a maintenance began or ended.
+        is_out_of_date = (reading.condition == "maintenance") != (self.maintenance is not None)
+        condition = self.pipeline.condition if is_out_of_date else reading.condition
+        changed = condition != self.condition
+        self.condition = condition
         if changed:
             self.since = self.utc(reading.end)
         return changed
+
+    def maintain(self, maintenance: Maintenance | None) -> None:
+        """Remember what maintenance is in force; the pipeline knows already."""
+        self.maintenance = maintenance
+        if self.condition != self.pipeline.condition:
+            self.since = datetime.now(UTC)
+        self.condition = self.pipeline.condition
 
     def hear(self, signal: Signal, reason: str | None, suspect: SuspectReason | None = None) -> bool:
         """Remember what the signal is like; true if that changed. Other figures of the same finding are no change."""
@@ -70,12 +87,16 @@ class MachineState:
         return utc(self.time_of(sample))
 
 
-def alert(state: MachineState, reading: Reading) -> dict[str, Any]:
-    """The document of a raised or cleared incident; takes the next sequence number and is remembered as last alert."""
+def alert(state: MachineState, reading: Reading, shown: Evidence | None = None) -> dict[str, Any]:
+    """The document of a raised or cleared incident; takes the next sequence number and is remembered as last alert.
+
+    ``shown``: what there is to see and to hear of it.
+    """
     assert reading.event is not None  # asked for only where something happened
     state.sequence += 1
     document = {
         **_head(state.place),
+        "id": str(uuid.uuid4()),
         "event": reading.event.event,
         "incident": reading.event.incident,
         "sequence": state.sequence,
@@ -89,6 +110,12 @@ def alert(state: MachineState, reading: Reading) -> dict[str, Any]:
         "level_dbfs": _rounded(reading.level_dbfs),
         "level_change_db": _rounded(reading.level_change_db),
         "detectors": [_detector(d) for d in reading.detectors],
+        "agree": {"anomalous": reading.agreeing, "of": len(reading.detectors)},
+        "where": None if shown is None else _where(shown),
+        "evidence": {
+            "picture": None if shown is None or shown.picture is None else str(shown.picture),
+            "clip": None if shown is None or shown.clip is None else str(shown.clip),
+        },
     }
     state.last_alert = {k: document[k] for k in ("event", "incident", "sequence", "time")}
     return document
@@ -132,6 +159,9 @@ def machine_state(state: MachineState) -> dict[str, Any]:
             for d in state.pipeline.detectors
         ],
         "last_alert": state.last_alert,
+        "maintenance": None
+        if state.maintenance is None
+        else {"until": iso(state.maintenance.until), "by": state.maintenance.by},
     }
 
 
@@ -159,6 +189,16 @@ def _head(place: Place) -> dict[str, Any]:
         "node": place.node,
         "instance": place.instance,
         "machine": place.machine,
+    }
+
+
+def _where(shown: Evidence) -> dict[str, Any] | None:
+    if shown.where is None:
+        return None
+    return {
+        "bands_hz": [[round(hz, 1) for hz in band] for band in shown.where.bands],
+        "seconds": [[round(second, 3) for second in stretch] for stretch in shown.where.seconds],
+        "words": shown.where.words,
     }
 
 

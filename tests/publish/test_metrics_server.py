@@ -77,7 +77,7 @@ def test_metrics(served: Served, tiny: Callable[..., bytes], tmp_path: Path) -> 
     for name in ("machine_rarity", "audio_level_dbfs"):
         assert samples[f"edge_asd_{name}", (machine,)] != samples[f"edge_asd_{name}", (machine,)]
     assert samples["edge_asd_detector_score", (detector, machine)] != 0
-    for name in ("mqtt_connected", "mqtt_acknowledged_total", "mqtt_refused_total", "mqtt_unheard_total"):
+    for name in ("mqtt_acknowledged_total", "mqtt_refused_total", "mqtt_unheard_total"):
         assert samples[f"edge_asd_{name}", ()] == 0
     assert samples["edge_asd_machine_rarity_threshold", (machine,)] == 2.5
     conditions = {dict(k[1])["condition"]: v for k, v in samples.items() if k[0] == "edge_asd_condition"}
