@@ -70,9 +70,9 @@ def read_all(path: Path, seeds: range) -> int:
     return read
 
 
-def test_a_thousand_mutations_are_read_or_refused_with_a_place(tmp_path: Path) -> None:
-    read = read_all(tmp_path / "hall.yaml", range(1000))
-    assert 30 < read < 600, "the mutations are either too mild or too wild to say anything"
+def test_hundreds_of_mutations_are_read_or_refused_with_a_place(tmp_path: Path) -> None:
+    read = read_all(tmp_path / "hall.yaml", range(300))
+    assert 10 < read < 200, "the mutations are either too mild or too wild to say anything"
 
 
 @pytest.mark.system

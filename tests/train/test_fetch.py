@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -120,7 +121,9 @@ def test_ctrl_c_keeps_the_part_and_says_so(zenodo: Zenodo, tmp_path: Path) -> No
     hang = threading.Event()
     zenodo.faults.append(Fault(break_off_after=100_000, hang=hang))
     command = [sys.executable, "-m", "edge_asd_train.cli", *arguments(zenodo, tmp_path, "--only", "development")]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    # Where make runs in the background of a shell, Ctrl-C is ignored, and children inherit that.
+    heeds = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heeds)
     part = tmp_path / "archives" / "dev_data_slider.zip.part"
     until(lambda: part.exists() and part.stat().st_size == 100_000, "the part")
     process.send_signal(signal.SIGINT)
