@@ -8,12 +8,13 @@ counts, since it is told again what is retained as soon as it is back.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from edge_asd.clock import boot_time
 from edge_asd.config import ActiveWhen
 from edge_asd.pause import Pause
 from edge_asd.publish.log import Log
+from edge_asd.publish.topics import Hearer
 
 _SILENT_SECONDS = 10.0
 """A broker gives what is retained at once; a topic that is silent for so long is likely not retained, or misspelt."""
@@ -38,7 +39,7 @@ class ActiveTopics:
         """What was not understood last, by machine and topic."""
         self._silent_at = float("inf")
 
-    def subscriptions(self) -> dict[str, Callable[[str, bytes], None]]:
+    def subscriptions(self) -> dict[str, Hearer]:
         """For `edge_asd.publish.mqtt.MqttPublisher`."""
         return dict.fromkeys(self._gates, self.hear)
 
@@ -55,7 +56,7 @@ class ActiveTopics:
                 self._log("active_topic_silent", "warning", machine=name, topic=topic, hint="taken as running")
         self._silent.clear()
 
-    def hear(self, topic: str, payload: bytes) -> None:
+    def hear(self, topic: str, payload: bytes, is_retained: bool = False) -> None:
         """Take a message; from any thread."""
         self._silent.discard(topic)
         text = payload.decode(errors="replace").strip()

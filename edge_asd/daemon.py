@@ -91,6 +91,7 @@ class Daemon:
         """From where the last process ended; the rest of what there is to set up."""
         self._announcer.restore([m.state for m in self._machines.values()])
         self._instructions = Instructions(config, instance, self._machines, self._announcer, self._log, state)
+        self._instructions.heed()  # before anybody is told of a machine
         self._evidence = EvidenceKeeper.of(config, state, self._machines.values(), self._log, self._metrics)
         self._scheduler: Scheduler[str, Window] = Scheduler(
             list(self._machines),
@@ -139,6 +140,7 @@ class Daemon:
             self._server.start()
         if self._announcer.mqtt is not None:
             self._announcer.mqtt.start()
+        self._instructions.start()
         self._scheduler.start()
         try:
             if self._device is not None:
@@ -268,9 +270,9 @@ class Daemon:
         self._scheduler.stop()
         if self._announcer.mqtt is not None:
             self._announcer.mqtt.stop()
+        self._instructions.stop()  # nothing more is heard
         self._outbox.close()
         if self._server is not None:
             self._server.stop()
-        self._instructions.stop()
         self._log("stopped")
         self._log.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from edge_asd.active_topic import ActiveTopics
@@ -13,7 +13,7 @@ from edge_asd.maintenance_watch import MaintenanceWatch
 from edge_asd.publish.announcer import Announcer
 from edge_asd.publish.discovery import discovery
 from edge_asd.publish.log import Log
-from edge_asd.publish.topics import ROOT
+from edge_asd.publish.topics import ROOT, Hearer
 
 
 class Instructions:
@@ -43,7 +43,7 @@ class Instructions:
         gates = [(m.name, m.settings.active_when, m.standstill) for m in machines.values()]
         self._topics = ActiveTopics(gates, log)
 
-    def subscriptions(self) -> dict[str, Callable[[str, bytes], None]]:
+    def subscriptions(self) -> dict[str, Hearer]:
         """Topics to hear, and who hears them, on any thread."""
         prefix = f"{ROOT}/{self._config.site}/{self._config.node}"
         return self._maintenance.subscriptions(prefix) | self._topics.subscriptions()
@@ -65,6 +65,11 @@ class Instructions:
         self._maintenance.heed()
         self._topics.heed()
 
+    def start(self) -> None:
+        """Look at the file of maintenance from now on."""
+        self._maintenance.start()
+
     def stop(self) -> None:
-        """Nothing is heeded any more."""
+        """Make so what was said until now; nothing is heeded any more."""
         self._maintenance.stop()
+        self.heed()

@@ -54,14 +54,14 @@ class Machine:
         """A topic says that it does not run."""
 
     def read(self, window: Window) -> Reading:
-        """Score a window, unless the machine stands still, and let the alarm decide, unless it is in maintenance.
+        """Score a window, unless the machine stands still; the alarm decides, unless it is in maintenance by then.
 
         Raises:
             DetectorError: a detector cannot score it.
         """
         began = self.state.time_of(window.start)
         return self.pipeline.read(
-            window, stands_still=self.standstill.covers(began), is_held=self.maintenance.covers(began)
+            window, stands_still=self.standstill.covers(began), is_held=lambda: self.maintenance.covers(began)
         )
 
     @property

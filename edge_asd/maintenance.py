@@ -82,7 +82,7 @@ class MaintenanceBook(BaseModel):
     machines: dict[Name, Maintenance | None] = {}
     """Of each machine of the daemon, as far as it has told; the last maintenance."""
     commands: dict[Name, str] = {}
-    """Of a machine: the last command over MQTT that was taken, since a broker gives a retained one again and again."""
+    """Of a machine: the last command over MQTT that was taken and is retained: a broker gives it again and again."""
 
     def of(self, machine: str, now: datetime) -> Maintenance | None:
         """What is in force."""

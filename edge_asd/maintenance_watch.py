@@ -1,86 +1,67 @@
-"""The daemon's side of maintenance: it heeds its file, and commands over MQTT.
+"""The daemon's side of maintenance: it heeds its file, and commands over MQTT, which the machine's state answers.
 
-A command comes on ``edge_asd/SITE/NODE/machine/MACHINE/maintenance/set``: ``on`` (until ``off``, at most 31 days),
-``off``, or a JSON object such as ``{"hours": 2, "by": "shift lead"}``. It is answered by the machine's state.
+What waits for a disk or for a lock runs on a thread of its own (`MaintenanceWatch.look`), so that no sound is lost by
+it; the daemon's loop makes it so (`MaintenanceWatch.heed`).
 """
 
 from __future__ import annotations
 
-import json
 import queue
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from edge_asd.clock import boot_time
-from edge_asd.errors import EdgeAsdError
 from edge_asd.machine import Machine
-from edge_asd.maintenance import (
-    MOST_HOURS,
-    Maintenance,
-    MaintenanceBook,
-    MaintenanceError,
-    Presence,
-    change_book,
-    read_book,
-)
+from edge_asd.maintenance import Maintenance, MaintenanceBook, MaintenanceError, Presence, change_book, read_book
+from edge_asd.maintenance_command import Command, CommandError
 from edge_asd.publish.announcer import Announcer
 from edge_asd.publish.log import Log
 from edge_asd.publish.payloads import iso
+from edge_asd.publish.topics import Hearer
 
 _LOOK_SECONDS = 1.0
 _REPEATED_SECONDS = 10.0
 """A broker gives what is retained right after the connection: the same command in this time is no new one."""
 _MOST_WAITING = 100
-_MOST_CHARACTERS = 1000
-_BY_MQTT = "mqtt"
+_STOP_SECONDS = 5.0
+"""A folder that is kept locked costs two."""
 
-
-class CommandError(EdgeAsdError):
-    """Nothing that a command may say."""
+_Stamp = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Command:
-    """What somebody wants of a machine."""
+class _Heard:
+    """A command as it came."""
 
-    hours: float | None
-    """None: its maintenance is over."""
-    by: str
+    machine: str
+    text: str
+    is_retained: bool
+    moment: float
+    """On the monotonic clock."""
 
-    @classmethod
-    def parse(cls, text: str) -> Command:
-        """Read a payload.
 
-        Raises:
-            CommandError: it is none of those above.
-        """
-        word = text.strip().lower()
-        if word in ("on", "off"):
-            return cls(MOST_HOURS if word == "on" else None, _BY_MQTT)
-        try:
-            said = json.loads(text)
-        except (ValueError, RecursionError):
-            said = None
-        if not isinstance(said, dict) or not {"hours"} <= set(said) <= {"hours", "by"}:
-            raise CommandError('must be on, off, or an object such as {"hours": 2, "by": "shift lead"}')
-        hours, by = said["hours"], said.get("by", _BY_MQTT)
-        if isinstance(hours, bool) or not isinstance(hours, int | float) or not 0 < hours <= MOST_HOURS:
-            raise CommandError(f"hours must be a number above 0, at most {MOST_HOURS} (31 days)")
-        if not isinstance(by, str) or not by.strip():
-            raise CommandError("by must be a text that says who it is")
-        return cls(float(hours), by.strip())
+@dataclass(frozen=True)
+class _Unsaved:
+    """A command that counts, and could not be written yet."""
+
+    former: Maintenance | None
+    """What the file said of the machine: who has written something else since has the last word."""
+    maintenance: Maintenance | None
+    retained: str | None
 
 
 class MaintenanceWatch:
-    """Of all machines of a daemon. All but `hear` and `note_connection` is called by one thread."""
+    """Of all machines of a daemon."""
 
     def __init__(
         self, path: Path, machines: Mapping[str, Machine], announcer: Announcer, log: Log, *, is_kept: bool
     ) -> None:
-        """
+        """Reads the file.
+
         Args:
             path: of the file; it need not be there.
             machines: by name.
@@ -89,58 +70,102 @@ class MaintenanceWatch:
             is_kept: write the file now, with the names of the machines: its folder is there for that.
         """
         self._path, self._machines, self._announcer, self._log = path, machines, announcer, log
-        self._book = MaintenanceBook()
-        self._stamp: tuple[int, int, int] | None = None
-        self._look_at = float("-inf")
-        self._told: str | None = None
-        """The last trouble with the file that was told."""
-        self._commands: queue.Queue[tuple[str, str, float]] = queue.Queue(_MOST_WAITING)
+        self._draft = MaintenanceBook()
+        """What the thread that looks is at."""
+        self._book = self._draft
+        """What it has found, and written; replaced as a whole."""
+        self._stamp: _Stamp | None = None
+        """Of the file that was read last."""
+        self._unsaved: dict[str, _Unsaved] = {}
+        self._troubles: dict[str, str] = {}
+        """With reading and with writing, that were told."""
+        self._commands: queue.Queue[_Heard] = queue.Queue(_MOST_WAITING)
+        self._asked: queue.SimpleQueue[str] = queue.SimpleQueue()
+        """Machines that somebody wanted something of, and that is done."""
         self._connected_at = float("-inf")
+        self._woken, self._stopping = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="maintenance", daemon=True)
         if is_kept:
             self._register()
+        self.look()
         self._presence = Presence(path)
 
-    def subscriptions(self, prefix: str) -> dict[str, Callable[[str, bytes], None]]:
+    def subscriptions(self, prefix: str) -> dict[str, Hearer]:
         """Topics of the commands, for `MqttPublisher`; ``prefix`` is ``edge_asd/SITE/NODE``."""
         return {f"{prefix}/machine/{name}/maintenance/set": self.hear for name in self._machines}
 
     def note_connection(self) -> None:
-        """The broker was reached: what is retained comes now."""
+        """The broker was reached: what is retained comes now. From any thread."""
         self._connected_at = time.monotonic()
 
-    def hear(self, topic: str, payload: bytes) -> None:
-        """Take a message from any thread; it is done at the next `heed`."""
-        machine, text = topic.split("/")[-3], payload.decode(errors="replace")
-        if not text.strip():
-            return  # a retained command was removed
+    def hear(self, topic: str, payload: bytes, is_retained: bool = False) -> None:
+        """Take a message from any thread; it is done at the next `look`."""
+        heard = _Heard(topic.split("/")[-3], payload.decode(errors="replace"), is_retained, time.monotonic())
         try:
-            self._commands.put_nowait((machine, text, time.monotonic()))
+            self._commands.put_nowait(heard)
         except queue.Full:
-            self._log("maintenance_command_dropped", "warning", machine=machine)
+            self._log("maintenance_command_dropped", "warning", machine=heard.machine)
+        self._woken.set()
+
+    def start(self) -> None:
+        """Look every second from now on, and at every command."""
+        self._thread.start()
+
+    def look(self) -> None:
+        """Read the file and do what was heard; it may wait for the disk, and for who has the folder locked."""
+        self._read()  # before the commands: it knows those of a former process
+        asked = []
+        while not self._commands.empty():
+            heard = self._commands.get_nowait()
+            if heard.text.strip():
+                self._take(heard)
+                asked.append(heard.machine)
+            elif heard.is_retained and self._draft.commands.get(heard.machine):
+                # It was removed: the same again is a new one.
+                self._note(heard.machine, self._draft.machines.get(heard.machine), "")
+        if self._unsaved:
+            self._save()
+        self._book = self._draft
+        for machine in asked:
+            self._asked.put(machine)
 
     def heed(self) -> None:
-        """Look at the file and what was heard, and make it so; call it often."""
-        if time.monotonic() >= self._look_at:
-            self._look_at = time.monotonic() + _LOOK_SECONDS
-            self._look()
-        asked = self._take_commands()  # after the file, which knows the commands of a former process
-        now = datetime.now(UTC)
+        """Make so what was found; call it often, always from the same thread. It never waits."""
+        asked = set()
+        while not self._asked.empty():
+            asked.add(self._asked.get_nowait())
+        book, now = self._book, datetime.now(UTC)
         for name, machine in self._machines.items():
-            current = self._book.of(name, now)
+            current = book.of(name, now)
             if current != machine.state.maintenance:
-                self._change(machine, current)
+                self._change(machine, book.machines.get(name), current)
             elif name in asked:
                 self._announcer.say_again(machine.state)
 
     def stop(self) -> None:
-        """Nobody heeds the file any more."""
+        """Do what was heard until now; nobody looks any more."""
+        self._stopping.set()
+        self._woken.set()
+        if self._thread.is_alive():
+            self._thread.join(_STOP_SECONDS)
+        if not self._thread.is_alive():  # else a disk hangs
+            self.look()
         self._presence.end()
 
-    def _change(self, machine: Machine, current: Maintenance | None) -> None:
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._woken.wait(_LOOK_SECONDS)
+            self._woken.clear()
+            try:
+                self.look()
+            except Exception as error:  # whatever it is, the next look may go well
+                self._tell("looking", repr(error))
+
+    def _change(self, machine: Machine, last: Maintenance | None, current: Maintenance | None) -> None:
         if current is None:
             machine.pipeline.is_in_maintenance = False
             machine.maintenance.end(boot_time())
-            last, former = self._book.machines.get(machine.name), machine.state.maintenance
+            former = machine.state.maintenance
             was_ended = last is not None and former is not None and last.until != former.until
             self._log("unmuted", machine=machine.name, by=last.by if was_ended and last else None)
         else:
@@ -149,74 +174,83 @@ class MaintenanceWatch:
             self._log("muted", "warning", machine=machine.name, until=iso(current.until), by=current.by)
         self._announcer.maintain(machine.state, current)
 
-    def _take_commands(self) -> set[str]:
-        """Machines that somebody wanted something of."""
-        asked = set()
-        while not self._commands.empty():
-            machine, text, heard = self._commands.get_nowait()
-            asked.add(machine)
-            if self._book.commands.get(machine) == text and heard - self._connected_at < _REPEATED_SECONDS:
-                continue
-            try:
-                if len(text) > _MOST_CHARACTERS:
-                    raise CommandError(f"must have at most {_MOST_CHARACTERS} characters")
-                command = Command.parse(text)
-            except CommandError as error:
-                self._log("maintenance_command_refused", "warning", machine=machine, error=str(error), said=text[:100])
-                continue
-            self._do(machine, command, text)
-        return asked
-
-    def _do(self, machine: str, command: Command, text: str) -> None:
-        now = datetime.now(UTC)
-
-        def change(book: MaintenanceBook) -> MaintenanceBook:
-            current = book.of(machine, now)
-            if command.hours is not None:
-                current = Maintenance.of(command.hours, command.by, now)
-            elif current is not None:
-                current = current.ended(command.by, now)
-            return book.of_machines(list(self._machines)).noted(machine, current, text)
-
+    def _take(self, heard: _Heard) -> None:
+        machine, text = heard.machine, heard.text
+        is_known = heard.is_retained and self._draft.commands.get(machine) == text
+        if is_known and heard.moment - self._connected_at < _REPEATED_SECONDS:
+            return
         try:
-            self._book = change_book(self._path, change)
+            self._do(heard, Command.parse(text))
+        except CommandError as error:
+            self._log("maintenance_command_refused", "warning", machine=machine, error=str(error), said=text[:100])
+
+    def _do(self, heard: _Heard, command: Command) -> None:
+        now = datetime.now(UTC)
+        current = self._draft.of(heard.machine, now)
+        if command.hours is not None:
+            current = Maintenance.of(command.hours, command.by, now)
+        elif current is not None:
+            current = current.ended(command.by, now)
+        self._note(heard.machine, current, heard.text if heard.is_retained else None)
+
+    def _note(self, machine: str, maintenance: Maintenance | None, retained: str | None) -> None:
+        """It counts from now on; `_save` writes it."""
+        known = self._unsaved.get(machine)
+        former = self._draft.machines.get(machine) if known is None else known.former
+        if retained is None and known is not None:
+            retained = known.retained
+        self._unsaved[machine] = _Unsaved(former, maintenance, retained)
+        self._draft = self._draft.noted(machine, maintenance, retained)
+
+    def _with_unsaved(self, book: MaintenanceBook) -> MaintenanceBook:
+        for machine, unsaved in self._unsaved.items():
+            written = book.machines.get(machine)
+            book = book.noted(machine, unsaved.maintenance if written == unsaved.former else written, unsaved.retained)
+        return book.of_machines(list(self._machines))
+
+    def _save(self) -> None:
+        try:
+            self._draft = change_book(self._path, self._with_unsaved)
         except MaintenanceError as error:
-            self._book = change(self._book)  # it counts all the same
-            self._tell(f"{error} (what was commanded ends with this process)")
-        self._stamp = _stamp(self._path)
+            self._tell("writing", f"{error} (what was commanded counts, and is tried again; it ends with this process)")
+        else:
+            self._unsaved.clear()
+            self._troubles.pop("writing", None)
 
     def _register(self) -> None:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             change_book(self._path, lambda book: book.of_machines(list(self._machines)))
         except OSError as error:
-            self._tell(f"{self._path.parent}: {error.strerror or error}")
+            self._tell("writing", f"{self._path.parent}: {error.strerror or error}")
         except MaintenanceError as error:
-            self._tell(str(error))
+            self._tell("writing", str(error))
 
-    def _look(self) -> None:
-        stamp = _stamp(self._path)
+    def _read(self) -> None:
+        stamp = _stamp(self._path)  # of before: what is written meanwhile is read the next time
         if stamp == self._stamp:
             return
-        self._stamp = stamp
         try:
-            self._book = read_book(self._path)
-        except MaintenanceError as error:
-            self._book = MaintenanceBook()
-            self._tell(f"{error} (nobody is in maintenance)")
+            book = read_book(self._path)
+        except MaintenanceError as error:  # tried again at the next look
+            now = datetime.now(UTC)
+            muted = [name for name in self._machines if self._draft.of(name, now)]
+            whom = f"still in maintenance: {', '.join(muted)}" if muted else "nobody is in maintenance"
+            self._tell("reading", f"{error} ({whom})")
         else:
-            self._told = None
+            self._stamp, self._draft = stamp, self._with_unsaved(book)
+            self._troubles.pop("reading", None)
 
-    def _tell(self, text: str) -> None:
-        if text != self._told:
-            self._told = text
+    def _tell(self, of: str, text: str) -> None:
+        if text != self._troubles.get(of):
+            self._troubles[of] = text
             self._log("maintenance_file", "error", error=text)
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    """Differs when the file does; None where there is none."""
+def _stamp(path: Path) -> _Stamp:
+    """Differs when the file does; empty where there is none."""
     try:
         found = path.stat()
     except OSError:
-        return None
+        return ()
     return found.st_ino, found.st_mtime_ns, found.st_size

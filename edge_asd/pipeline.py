@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -193,12 +193,14 @@ class Pipeline:
         """A window cutter as this machine needs it."""
         return WindowCutter(self.window, self.hop)
 
-    def read(self, window: Window, *, stands_still: bool = False, is_held: bool = False) -> Reading:
+    def read(
+        self, window: Window, *, stands_still: bool = False, is_held: Callable[[], bool] = lambda: False
+    ) -> Reading:
         """Score a window and let the alarm decide.
 
         Args:
             stands_still: somebody else says that the machine was not running all the time: it is not scored.
-            is_held: the alarm does not hear of it, and counts its votes anew afterwards.
+            is_held: the alarm does not hear of it, and counts its votes anew afterwards; asked once it is scored.
 
         Raises:
             DetectorError: a detector cannot score it.
@@ -217,7 +219,7 @@ class Pipeline:
             readings = self._score(window)
             rarity = combined_rarity([r.rarity for r in readings])
             self._has_scored, self._is_idle = True, False
-        return self._decide(window, level, result, readings, rarity, is_held)
+        return self._decide(window, level, result, readings, rarity, is_held())
 
     def skip(self, window: Window, result: Result) -> Reading:
         """Account for a window that is not scored, and why."""

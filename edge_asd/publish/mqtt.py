@@ -21,7 +21,7 @@ from edge_asd.publish.mqtt_client import client_factory
 from edge_asd.publish.mqtt_connection import Connection
 from edge_asd.publish.outbox import Outbox
 from edge_asd.publish.payloads import Place
-from edge_asd.publish.topics import ROOT, daemon_topic, machine_topic
+from edge_asd.publish.topics import ROOT, Hearer, daemon_topic, machine_topic
 
 
 class MqttPublisher:
@@ -38,7 +38,7 @@ class MqttPublisher:
         log: Log,
         metrics: Metrics,
         on_connected: Callable[[], None],
-        subscriptions: Mapping[str, Callable[[str, bytes], None]] | None = None,
+        subscriptions: Mapping[str, Hearer] | None = None,
         announcements: Callable[[], Iterable[tuple[str, str]]] = tuple,
         back_off: BackOff | None = None,
     ) -> None:
@@ -52,7 +52,7 @@ class MqttPublisher:
             log: told of connections, refusals and alerts that nobody heard.
             metrics: counts acknowledgements.
             on_connected: called at every connection, to send all states again.
-            subscriptions: by topic, without wildcards: called with topic and payload on the connection's thread.
+            subscriptions: by topic, without wildcards: who hears its messages, on the connection's thread.
             announcements: asked at every connection for topics and documents to be retained, such as discovery.
             back_off: waiting times between attempts to connect.
 

@@ -33,6 +33,7 @@ from edge_asd.publish.mqtt_client import (
     refusal_in_words,
     silence_in_words,
 )
+from edge_asd.publish.topics import Hearer
 
 _TICK_SECONDS = 0.5
 """How often something is looked at though nobody woke us."""
@@ -93,7 +94,7 @@ class Connection:
         speaker: Speaker,
         *,
         log: Log,
-        subscriptions: Mapping[str, Callable[[str, bytes], None]],
+        subscriptions: Mapping[str, Hearer],
         back_off: BackOff,
     ) -> None:
         """
@@ -102,7 +103,7 @@ class Connection:
             make_client: makes a client with its will, for each connection.
             speaker: sends over it.
             log: told of connections made, lost and refused.
-            subscriptions: who hears what comes on a topic (no wildcards).
+            subscriptions: who hears what comes on a topic (no wildcards), on the connection's thread.
             back_off: waiting times between attempts.
         """
         self.is_connected = False
@@ -267,7 +268,8 @@ class Connection:
         self.is_connected, self._failure, self._since = True, None, time.monotonic()
         self._log("mqtt_connected", broker=self._address)
         if self._subscriptions:
-            client.subscribe([(topic, SubscribeOptions(qos=1)) for topic in self._subscriptions])
+            options = SubscribeOptions(qos=1, retainAsPublished=True)  # a live message may be one to be retained
+            client.subscribe([(topic, options) for topic in self._subscriptions])
         self._speaker.begin(client, getattr(properties, "ReceiveMaximum", 65_535))
         self.on_change(True)
 
@@ -284,7 +286,7 @@ class Connection:
     def _on_message(self, _client: Any, _data: Any, message: paho.MQTTMessage) -> None:
         handler = self._subscriptions.get(message.topic)
         if handler is not None:
-            handler(message.topic, bytes(message.payload))
+            handler(message.topic, bytes(message.payload), message.retain)
 
     @_guarded
     def _on_subscribe(

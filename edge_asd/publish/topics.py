@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from edge_asd.publish.payloads import Place
 
 ROOT = "edge_asd"
+
+Hearer = Callable[[str, bytes, bool], None]
+"""Takes a message: its topic, its payload, and whether it is retained, or was published to be."""
 
 
 def machine_topic(place: Place, kind: str) -> str:

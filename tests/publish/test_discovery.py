@@ -190,7 +190,7 @@ def test_templates_make_on_and_off_of_real_documents(site: Detector) -> None:
 
     def hear(samples: Any) -> tuple[dict[str, Any], float | str | None]:
         nonlocal position
-        reading = pipeline.read(Window(position, samples, 0), is_held=pipeline.is_in_maintenance)
+        reading = pipeline.read(Window(position, samples, 0), is_held=lambda: pipeline.is_in_maintenance)
         position += 10 * RATE
         state.take(reading)
         rarity = home.show(f"{MACHINE}/score", payloads.score(state, reading))["rarity"]

@@ -128,9 +128,23 @@ def shift(tmp_path_factory: pytest.TempPathFactory, site_file: Path) -> Iterator
         took = time.monotonic() - began
         marks["retained"] = Subscriber(broker.port, "homeassistant/#")
         until(lambda: len(marks["retained"].messages) >= 2, "discovery")
-        assert second.terminate() == 0
-        yield Shift(subscriber, first, second, early, late, took, marks)
         marks["retained"].close()
+        # A live "off" after a retained command, which the broker gives again to the next process.
+        say(command, "on", retain=True)
+        until(lambda: last("rail-7/state")["maintenance"], "the answer to on")
+        say(command, "off")
+        until(lambda: last("rail-7/state")["maintenance"] is None, "the answer to off")
+        assert second.terminate() == 0
+        third = Daemon(config, *options)
+        daemons.append(third)
+        third.wait_for("mqtt_connected")
+        time.sleep(1.5)
+        marks["after the restart"] = last("rail-7/state")
+        say(command, '{"hours": 1}')
+        until(lambda: last("rail-7/state")["maintenance"], "the answer to a command right after the connection")
+        assert third.terminate() == 0
+        marks["third"] = third
+        yield Shift(subscriber, first, second, early, late, took, marks)
     finally:
         for daemon in daemons:
             daemon.kill()
@@ -164,8 +178,10 @@ def test_the_log_tells(shift: Shift) -> None:
 
     user = shift.documents("rail-7/state")[0]["maintenance"]["by"]
     assert told(shift.first) == [("muted", user), ("unmuted", "mqtt"), ("muted", "shift lead")]
-    assert told(shift.second) == [("muted", "shift lead"), ("unmuted", user)]
-    for daemon in (shift.first, shift.second):
+    assert told(shift.second)[:2] == [("muted", "shift lead"), ("unmuted", user)]
+    assert told(shift.second)[2:] == [("muted", "mqtt"), ("unmuted", "mqtt")]
+    assert told(shift.marks["third"]) == [("muted", "mqtt")]
+    for daemon in (shift.first, shift.second, shift.marks["third"]):
         assert not [line for line in daemon.log if line["level"] == "error"]
 
 
@@ -177,6 +193,11 @@ def test_it_outlives_a_crash_and_a_retained_command_counts_once(shift: Shift) ->
         {"until": shift.marks["until"], "by": "shift lead"},
     )
     assert datetime.fromisoformat(shift.marks["until"])
+
+
+def test_a_retained_command_does_not_undo_a_later_one_that_was_not_retained(shift: Shift) -> None:
+    assert shift.marks["after the restart"]["maintenance"] is None
+    assert shift.marks["after the restart"]["condition"] != "maintenance"
 
 
 def test_the_command_is_heeded_by_a_running_daemon(shift: Shift) -> None:
