@@ -41,7 +41,12 @@ class SoundRing:
         self._end = 0
 
     def hear(self, window: Window) -> None:
-        """Take what is new in the next window; of one that a gap cut short, what came before the gap."""
+        """Take what is new in the next window; of one that a gap cut short, what came before the gap.
+
+        One that came too late has no sound any more: what no other window holds of it is a gap.
+        """
+        if not window.has_sound:
+            return
         end = window.start + window.samples.size - window.lost  # what was lost is always its end
         new = min(end - self._end, end - window.start)
         if new <= 0:

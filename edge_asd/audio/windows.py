@@ -31,6 +31,8 @@ class Window:
     """The recording was shorter than a window and was repeated to fill it."""
     finding: Finding | None = None
     """What is wrong with its signal: a window with a finding is not scored."""
+    has_sound: bool = True
+    """The samples are what was heard, see `without_sound`."""
 
     @property
     def level_dbfs(self) -> float | None:
@@ -41,7 +43,8 @@ class Window:
     def without_sound(self) -> Window:
         """For a window that will not be scored: of the same length and level, but it takes no memory."""
         power = np.mean(np.square(self.samples, dtype=np.float64))
-        return replace(self, samples=np.broadcast_to(np.float32(np.sqrt(power)), self.samples.shape))
+        level = np.broadcast_to(np.float32(np.sqrt(power)), self.samples.shape)
+        return replace(self, samples=level, has_sound=False)
 
 
 class WindowCutter:

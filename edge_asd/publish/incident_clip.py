@@ -37,8 +37,7 @@ class HeardLately:
 
     def hear(self, window: Window, reading: Reading) -> None:
         """Remember the next window."""
-        if reading.result != "late":  # whose sound was dropped while it waited
-            self.ring.hear(window)
+        self.ring.hear(window)
         if reading.rarity is not None:
             self._votes.append((reading.start, reading.is_anomalous))
         if reading.event is not None and reading.event.event == "cleared":

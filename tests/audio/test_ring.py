@@ -56,6 +56,21 @@ def test_a_gap_is_silent_and_marked() -> None:
     assert np.array_equal(clip.samples, [*before, *np.zeros(130, np.int16), *after])
 
 
+def test_a_window_that_came_too_late_leaves_nothing() -> None:
+    """Its sound was dropped while it waited, of one that a gap cut short too."""
+    before, after = sound(3.5), sound(3, seed=1)
+    ring, cutter = SoundRing(10.0, RATE), WindowCutter(100, 100)
+    pushed = [*cutter.push(as_float(before)), *cutter.push_lost(130), *cutter.push(as_float(after))]
+    assert [(w.start, w.lost) for w in pushed[:4]] == [(0, 0), (100, 0), (200, 0), (300, 50)]
+    for number, window in enumerate(pushed):
+        ring.hear(window.without_sound() if number in (1, 3) else window)
+    clip = ring.clip(0, 10_000)
+    assert clip is not None
+    assert clip.gaps == [(100, 200), (300, 480)]
+    assert not clip.samples[100:200].any() and not clip.samples[300:480].any()
+    assert np.array_equal(clip.samples[200:300], before[200:300])
+
+
 def test_what_lies_between_windows_is_marked_too() -> None:
     ring, played = SoundRing(10.0, RATE), sound(4.5)
     for window in WindowCutter(100, 150).push(as_float(played)):

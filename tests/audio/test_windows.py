@@ -170,6 +170,7 @@ def test_a_window_without_sound_has_its_length_and_level() -> None:
         assert short.level_dbfs == pytest.approx(window.level_dbfs, abs=1e-4)
         assert (short.start, short.samples.shape, short.lost) == (7, (1000,), lost)
         assert short.samples.strides == (0,), "it still holds its sound"
+        assert window.has_sound and not short.has_sound
 
 
 def test_a_window_is_not_changed_by_what_comes_after_it() -> None:
