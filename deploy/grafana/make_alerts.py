@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from made_file import write_or_check
 
 Json = dict[str, Any]
 
@@ -140,16 +141,6 @@ def _query(letter: str, datasource: str, model: Json) -> Json:
     }
 
 
-def main() -> int:
-    text = _HEADER + yaml.safe_dump(provisioning(), sort_keys=False, default_flow_style=None, width=1000)
-    if "--check" in sys.argv[1:]:
-        if OUT.read_text(encoding="utf-8") != text:
-            print(f"{OUT} is not what make_alerts.py makes: run it", file=sys.stderr)
-            return 1
-        return 0
-    OUT.write_text(text, encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    made = yaml.safe_dump(provisioning(), sort_keys=False, default_flow_style=None, width=1000)
+    sys.exit(write_or_check(OUT, _HEADER + made))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from delivery_panels import computers, delivery
 from machine_panels import fleet, machine
+from made_file import write_or_check
 from panels import DAEMON, DATASOURCE, MACHINE, RED, Board, Json
 
 OUT = Path(__file__).parent / "dashboards" / "edge_asd.json"
@@ -96,16 +97,5 @@ def dashboard() -> Json:
     }
 
 
-def main() -> int:
-    text = json.dumps(dashboard(), indent=1) + "\n"
-    if "--check" in sys.argv[1:]:
-        if OUT.read_text(encoding="utf-8") != text:
-            print(f"{OUT} is not what make_dashboard.py makes: run it", file=sys.stderr)
-            return 1
-        return 0
-    OUT.write_text(text, encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_check(OUT, json.dumps(dashboard(), indent=1) + "\n"))

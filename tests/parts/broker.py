@@ -11,7 +11,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
@@ -21,27 +21,23 @@ from parts.waiting import START_SECONDS, free_port, until
 TOPIC = "edge_asd/plant-3/hall"
 
 
-class Broker:
-    """mosquitto on a free loopback port."""
+class Mosquitto:
+    """The process, of any configuration that listens on the loopback."""
 
-    def __init__(self, folder: Path, *options: str, port: int | None = None) -> None:
+    def __init__(self, config: Path, port: int) -> None:
         program = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
         assert program is not None, "mosquitto is not installed: make apt"
-        self.port = port or free_port()
-        folder.mkdir(parents=True, exist_ok=True)
-        lines = [f"listener {self.port} 127.0.0.1", "log_dest none", *(options or ["allow_anonymous true"])]
-        if os.geteuid() == 0:
-            lines.append("user root")  # else it becomes a user that may not read the test's folder
-        (folder / "mosquitto.conf").write_text("\n".join(lines) + "\n")
-        self._command = [program, "-c", str(folder / "mosquitto.conf")]
+        self.port, self._config, self._program = port, config, program
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> Broker:
-        self.process = subprocess.Popen(self._command)
+    def start(self) -> Self:
+        with self._config.with_suffix(".log").open("ab") as log:
+            self.process = subprocess.Popen([self._program, "-c", str(self._config)], stderr=log)
         until(self._answers, "the broker")
         return self
 
     def stop(self) -> None:
+        """As a power cut would."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
@@ -54,6 +50,18 @@ class Broker:
         except OSError:
             return False
         return True
+
+
+class Broker(Mosquitto):
+    """mosquitto on a free loopback port."""
+
+    def __init__(self, folder: Path, *options: str, port: int | None = None) -> None:
+        super().__init__(folder / "mosquitto.conf", port or free_port())
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = [f"listener {self.port} 127.0.0.1", "log_dest none", *(options or ["allow_anonymous true"])]
+        if os.geteuid() == 0:
+            lines.append("user root")  # else it becomes a user that may not read the test's folder
+        self._config.write_text("\n".join(lines) + "\n")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import ssl
 import subprocess
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
+from parts.broker import Mosquitto
 from parts.waiting import free_port, until
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -29,14 +29,14 @@ def copy_of_deploy(folder: Path) -> Path:
     return copy
 
 
-class DeployedBroker:
+class DeployedBroker(Mosquitto):
     """mosquitto with the configuration of deploy/, on a free port of the loopback."""
 
     def __init__(self, deploy: Path) -> None:
-        self.port, self.secrets = free_port(), deploy / "secrets"
+        self.secrets = deploy / "secrets"
         data = deploy / "mosquitto" / "data"
         data.mkdir()
-        self._config = deploy / "mosquitto" / "mosquitto.conf"
+        super().__init__(deploy / "mosquitto" / "mosquitto.conf", free_port())
         text = self._config.read_text()
         for found, instead in [
             ("listener 8883", f"listener {self.port} 127.0.0.1"),
@@ -48,32 +48,9 @@ class DeployedBroker:
         if os.geteuid() == 0:
             text += "user root\n"  # else it becomes a user that may not read the test's folder
         self._config.write_text(text)
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> DeployedBroker:
-        program = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
-        assert program is not None, "mosquitto is not installed: make apt"
-        with self._config.with_suffix(".log").open("ab") as log:
-            self.process = subprocess.Popen([program, "-c", str(self._config)], stderr=log)
-        until(self._answers, "the broker")
-        return self
-
-    def kill(self) -> None:
-        """As a power cut would."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
 
     def password(self, user: str) -> str:
         return (self.secrets / f"mqtt-{user}-password").read_text()
-
-    def _answers(self) -> bool:
-        assert self.process is not None and self.process.poll() is None, "the broker has ended"
-        try:
-            socket.create_connection(("127.0.0.1", self.port), 1).close()
-        except OSError:
-            return False
-        return True
 
 
 class Client:

@@ -39,7 +39,7 @@ MAY_READ = {
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeployedBroker]:
     broker = DeployedBroker(copy_of_deploy(tmp_path_factory.mktemp("plant"))).start()
     yield broker
-    broker.kill()
+    broker.stop()
 
 
 @pytest.mark.parametrize("user", MAY_PUBLISH)
@@ -98,7 +98,7 @@ def test_a_power_cut_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None
         assert edge.may_publish(f"{MACHINE}/state", "the state", retain=True)
         assert edge.may_publish(f"{MACHINE}/alert", "the alert")
         time.sleep(1.1)  # written within a second
-        broker.kill()
+        broker.stop()
         broker.start()
         again = Client(broker, "reader", session="database")
         until(lambda: again.heard(f"{MACHINE}/alert") == [b"the alert"], "the alert", 5)
@@ -108,4 +108,4 @@ def test_a_power_cut_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None
         for client in (edge, again, late):
             client.close()
     finally:
-        broker.kill()
+        broker.stop()
