@@ -68,7 +68,9 @@ install -Dm644 "$here/package/edge-asd.bash-completion" "$root/usr/share/bash-co
 install -d "$root/usr/share/man/man1"
 sed "s/@VERSION@/$version/" "$here/package/edge-asd.1" | gzip -9n >"$root/usr/share/man/man1/edge-asd.1.gz"
 chmod 644 "$root/usr/share/man/man1/edge-asd.1.gz"
-install -m644 "$here/README.md" "$root/usr/share/doc/edge-asd/README.md"
+for text in "$here/README.md" "$here/security.md" "$source/deploy/integration.md"; do
+  install -m644 "$text" "$root/usr/share/doc/edge-asd/$(basename "$text")"
+done
 install -m644 "$here/package/copyright" "$root/usr/share/doc/edge-asd/copyright"
 
 size=$(du -sk --apparent-size --exclude=DEBIAN "$root" | cut -f1)
