@@ -87,14 +87,17 @@ def rate_curve(
 
 def count_incidents(rarity: Float64Array, rule: AlarmRule, hop_seconds: float) -> int:
     """Incidents that a rule raises over a series, shape ``[window]``; the alarm's own code decides."""
-    over = np.concatenate([np.zeros(rule.raise_window, np.intp), np.cumsum(rarity >= rule.threshold)])
-    votes = over[rule.raise_window :] - over[: -rule.raise_window]
-    ripe = np.flatnonzero(votes >= rule.raise_count)
+    over = np.flatnonzero(rarity >= rule.threshold)
+    # Every k votes that lie within n windows: n end with all of them from the last one on, until the first one leaves.
+    first, last = over[: max(0, over.size - rule.raise_count + 1)], over[rule.raise_count - 1 :]
+    is_close = last - first < rule.raise_window
+    ripe_from, ripe_to = last[is_close], np.minimum(first[is_close] + rule.raise_window, rarity.size) - 1
     alarm, incidents, position = Alarm(rule), 0, 0
     rest = int(np.ceil(rule.rest_seconds / hop_seconds)) + rule.raise_window
-    while (ahead := int(np.searchsorted(ripe, position))) < ripe.size:
+    while (ahead := int(np.searchsorted(ripe_to, position))) < ripe_to.size:
         # At rest, nothing happens before the next window that ends a stretch of n with k votes: begin n before it.
-        begin, quiet_until = int(ripe[ahead]) - rule.raise_window + 1, rarity.size
+        ripe = max(position, int(ripe_from[ahead]))
+        begin, quiet_until = ripe - rule.raise_window + 1, rarity.size
         if begin > position:
             alarm, position = Alarm(rule), begin
         while position < min(quiet_until, rarity.size):
