@@ -24,7 +24,7 @@ from edge_asd.publish.outbox_lock import DatabaseLock
 from edge_asd.publish.outbox_rescue import set_aside
 
 MOST_BYTES = 64_000_000
-"""Some 45,000 alerts of two detectors each, about 1.2 kB (measured)."""
+"""Some 90,000 alerts of two detectors each, see tests/publish/test_outbox_packing.py."""
 _MOST_IN_MEMORY = 1000
 """Messages that wait in memory while the disk takes none."""
 _RETRY_SECONDS = 5.0

@@ -16,9 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edge_asd.publish.outbox_packing import pack, unpack
+
 OLD_SECONDS = 90 * 86_400.0
 """Unsent alerts older than this go first where there is no room."""
-_VERSION = 1
+_VERSION = 2
+_PLAIN_VERSION = 1
+"""Its payloads are not packed; they stay as they are until they go."""
 _APPLICATION_ID = 0x65617364  # "easd"
 _WAL_PAGES = 256
 """The log is folded into the database at 1 MB."""
@@ -37,7 +41,7 @@ CREATE TABLE message (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,
     topic TEXT NOT NULL,
-    payload TEXT NOT NULL,
+    payload BLOB NOT NULL,
     created REAL NOT NULL,
     checksum INTEGER NOT NULL,
     delivered REAL
@@ -104,8 +108,11 @@ class OutboxFile:
         run(f"PRAGMA max_page_count = {max(self._most_bytes // page_size, 64)}")
         if run("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
             self._connection.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}COMMIT;")
-        if run("PRAGMA user_version").fetchone() != (_VERSION,):
+        (version,) = run("PRAGMA user_version").fetchone()
+        if version not in (_PLAIN_VERSION, _VERSION):
             raise sqlite3.DatabaseError("it was written by another version of edge-asd")
+        if version != _VERSION:
+            run(f"PRAGMA user_version = {_VERSION}")
         found = [text for (text,) in run("PRAGMA integrity_check(3)")]
         if found != ["ok"]:
             raise sqlite3.DatabaseError("; ".join(found))
@@ -130,16 +137,16 @@ class OutboxFile:
         Raises:
             sqlite3.Error: nothing was stored.
         """
-        messages = list(messages)
+        packed = [(message, pack(message.payload)) for message in messages]
         run = self._connection.execute
         # A mark that is lost in a power cut only makes a message come twice. A message or a memory must not be lost.
-        run(f"PRAGMA synchronous = {'FULL' if messages or memory else 'NORMAL'}")
-        if messages:
-            self._make_room(sum(_ROW_BYTES + 2 * len(m.payload) for m in messages))
+        run(f"PRAGMA synchronous = {'FULL' if packed or memory else 'NORMAL'}")
+        if packed:
+            self._make_room(sum(_ROW_BYTES + 2 * len(payload) for _, payload in packed))
         run("BEGIN IMMEDIATE")
         try:
-            for message in messages:
-                self._insert(None, message)
+            for message, payload in packed:
+                self._insert(None, message, payload)
             for key, value in memory.items():
                 self._remember(key, value)
             marked = self._connection.executemany(
@@ -198,13 +205,13 @@ class OutboxFile:
                     self._remember(key, value)
         with contextlib.suppress(sqlite3.Error):
             for number, message in messages:
-                self._insert(number, message)
+                self._insert(number, message, pack(message.payload))
         run("COMMIT")
 
-    def _insert(self, number: int | None, message: Message) -> None:
+    def _insert(self, number: int | None, message: Message, packed: bytes) -> None:
         self._connection.execute(
             "INSERT OR IGNORE INTO message (number, id, topic, payload, created, checksum) VALUES (?, ?, ?, ?, ?, ?)",
-            (number, message.id, message.topic, message.payload, message.created, _checksum(*_texts(message))),
+            (number, message.id, message.topic, packed, message.created, _checksum(*_texts(message))),
         )
 
     def _remember(self, key: str, value: str) -> None:
@@ -267,7 +274,7 @@ def read_unsent(connection: sqlite3.Connection) -> Iterator[tuple[int, Message]]
 
 
 def _checked(row: tuple[Any, ...]) -> Message | None:
-    message = Message(*row[1:5])
+    message = Message(row[1], row[2], unpack(row[3]) or "", row[4])
     is_whole = all(isinstance(text, str) for text in _texts(message)) and isinstance(message.created, float)
     return message if is_whole and _checksum(*_texts(message)) == row[5] else None
 

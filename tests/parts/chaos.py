@@ -13,6 +13,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_asd.publish.outbox_packing import unpack
 from parts.broker import TOPIC, Broker
 from parts.waiting import until
 
@@ -99,7 +100,7 @@ class Chaos:
     def result(self) -> Result:
         with sqlite3.connect(self.database) as connection:
             rows = list(connection.execute("SELECT id, payload, delivered FROM message ORDER BY number"))
-        stored = [json.loads(payload) for _, payload, _ in rows]
+        stored = [json.loads(unpack(payload) or "") for _, payload, _ in rows]
         assert [row[0] for row in rows] == [alert["id"] for alert in stored]
         lines = [line for line in self.ledger.read_text().splitlines() if line != "subscribed"]
         heard = [json.loads(line.split("\t")[1]) for line in lines]

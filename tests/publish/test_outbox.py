@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import sqlite3
 import subprocess
 import sys
@@ -108,7 +109,7 @@ def test_an_alert_and_the_state_it_changes_are_one_transaction(path: Path) -> No
 
 
 def test_delivered_history_goes_first_then_what_is_old_then_the_oldest(path: Path) -> None:
-    text, most = "x" * 1_000, 1_000_000
+    text, most = random.Random(1).randbytes(1_000).hex(), 1_000_000  # a kilobyte, however it is packed
 
     def fill(one: Opened, topic: str, batches: int, age: float = 0.0) -> None:
         for _ in range(batches):

@@ -29,6 +29,7 @@ from edge_asd.demo.clips import simulate
 from edge_asd.demo.slide_rail import Fault
 from edge_asd.publish import outbox as outbox_module
 from edge_asd.publish.outbox_file import OutboxFile
+from edge_asd.publish.outbox_packing import unpack
 
 pytestmark = pytest.mark.system
 
@@ -199,7 +200,8 @@ def check_consistency(database: Path) -> int:
     memory = file.memory()
     file.close()
     with contextlib.closing(sqlite3.connect(database)) as connection:
-        alerts = [json.loads(row[0]) for row in connection.execute("SELECT payload FROM message ORDER BY number")]
+        rows = list(connection.execute("SELECT payload FROM message ORDER BY number"))
+    alerts = [json.loads(unpack(payload) or "") for (payload,) in rows]
     last = {a["machine"]: a for a in alerts}
     for name, value in memory.items():
         machine = name.removeprefix("alarm/")
