@@ -86,6 +86,16 @@ class Alarm:
         self._votes.clear()
         self._quiet = 0
 
+    def adopt(self, rule: AlarmRule) -> None:
+        """Go on by another rule from the next window on.
+
+        An open incident stays open. Of the votes the last n count, and a rest lasts as long after the clearing as the
+        new rule has it.
+        """
+        self._rests_until += rule.rest_seconds - self.rule.rest_seconds
+        self._votes = deque(self._votes, maxlen=rule.raise_window)
+        self.rule = rule
+
     def step(self, rarity: float | None, time: float, hop: float) -> AlarmEvent | None:
         """Take one window.
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 from edge_asd.audio.device import DeviceSettings
 from edge_asd.audio.guard import Guard
@@ -44,6 +46,8 @@ class Machine:
         self.pipeline = pipeline
         self.stream = MachineStream(pipeline.cutter(), pipeline.sample_rate)
         self.state = MachineState(place, pipeline)
+        self.turn = threading.Lock()
+        """Held while a window is scored and told of: until then, its pipeline stays what it is."""
         self.due = time.monotonic()
         """When the next window is to be done with, on the monotonic clock."""
         self.has_ended = False
@@ -192,8 +196,20 @@ def device_settings(section: DeviceSection) -> DeviceSettings:
     return DeviceSettings(section.name, section.usb, section.port, section.source, section.channels, section.rate)
 
 
+class Note(Protocol):
+    """Takes what there is to say of the machines: the log, or whoever wants to know first."""
+
+    def __call__(self, event: str, level: str = "info", **fields: Any) -> None:
+        """One line, see `edge_asd.publish.log.Log`."""
+
+
 def load_machines(
-    config: Config, instance: str, log: Log, cache: Path | None, state: Path | None = None
+    config: Config,
+    instance: str,
+    log: Note,
+    cache: Path | None,
+    state: Path | None = None,
+    known: Iterable[Detector] = (),
 ) -> list[Machine]:
     """Verify and load what the configuration names.
 
@@ -203,12 +219,13 @@ def load_machines(
         log: told of the operating points, and of the site's own calibrations.
         cache: remembers verified detectors, see `load_detector`.
         state: folder where calibrations of this site may lie, see `edge_asd.site_calibration`.
+        known: detectors that are loaded already: one with the same content is used again.
 
     Raises:
         ConfigurationError: with the place in the configuration.
     """
     loaded: dict[Path, Detector] = {}
-    distinct: dict[str, Detector] = {}
+    distinct = {detector.sha256: detector for detector in known}
     machines = []
     for number, settings in enumerate(config.machines):
         if not settings.detectors:
@@ -221,9 +238,9 @@ def load_machines(
             try:
                 # Machines share one session for each distinct file content, and each file is read once.
                 if entry.file not in loaded:
-                    detector = load_detector(entry.file, cache)
-                    loaded[entry.file] = distinct.setdefault(detector.sha256, detector)
+                    loaded[entry.file] = load_detector(entry.file, cache, distinct)
                 shared = loaded[entry.file]
+                distinct[shared.sha256] = shared
                 used.append(
                     _calibrated(MachineDetector.of(shared, entry.id, entry.file.name), settings, entry, log, state)
                 )
@@ -249,7 +266,7 @@ def load_machines(
 
 
 def _calibrated(
-    used: MachineDetector, machine: MachineSection, entry: DetectorEntry, log: Log, state: Path | None
+    used: MachineDetector, machine: MachineSection, entry: DetectorEntry, log: Note, state: Path | None
 ) -> MachineDetector:
     """With the site's own calibration, where there is one; the log tells of it, and of one that does not count."""
     found = calibration_in_use(used.detector, entry.file, machine.name, used.machine_id, state)

@@ -13,6 +13,7 @@ from edge_asd.audio.health import Finding
 from edge_asd.audio.windows import Window, WindowCutter
 from edge_asd.calibration import MAX_RARITY, Calibration, combined_rarity, learned_gate
 from edge_asd.detector import Detector
+from edge_asd.detector_reading import DetectorReading
 from edge_asd.errors import DetectorError
 from edge_asd.explanation import Explanation, explain
 from edge_asd.logmel import Float32Array, LogMelParameters, log_mel
@@ -70,23 +71,6 @@ class MachineDetector:
     def calibrated(self, calibration: Calibration) -> MachineDetector:
         """The same with another calibration, such as the site's own."""
         return replace(self, calibration=calibration)
-
-
-@dataclass(frozen=True)
-class DetectorReading:
-    """What one detector says of one window."""
-
-    name: str
-    kind: str
-    sha256: str
-    score: float
-    """No unit."""
-    threshold: float
-    """The score at which this detector alone would make the window anomalous."""
-    rarity: float
-    report_score: float | None
-    seconds: float
-    """Time it took."""
 
 
 @dataclass(frozen=True)
@@ -188,6 +172,19 @@ class Pipeline:
         self.alarm = Alarm(self.rule)
         self._has_scored = self._is_idle = False
         self.is_in_maintenance = False  # who sets it also tells `read` which windows are held
+
+    def adopt(self, other: Pipeline) -> None:
+        """Take over detectors, gate and rule of another that cuts alike; not while a window is being read.
+
+        An open incident stays open. Votes that other detectors cast, or another threshold, do not count any more.
+        """
+        is_same_scale = (self.detectors, self.rule.threshold) == (other.detectors, other.rule.threshold)
+        self.detectors, self._thresholds = other.detectors, other._thresholds
+        self.active_above_dbfs, self.operating_point = other.active_above_dbfs, other.operating_point
+        self.rule = other.rule
+        self.alarm.adopt(other.rule)
+        if not is_same_scale:
+            self.alarm.forget()
 
     def cutter(self) -> WindowCutter:
         """A window cutter as this machine needs it."""

@@ -15,6 +15,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,17 +26,21 @@ TIME_LIMIT_SECONDS = 30
 MEMORY_LIMIT_BYTES = 3 * 2**30
 
 
-def load_detector(path: Path, cache: Path | None = None) -> Detector:
+def load_detector(path: Path, cache: Path | None = None, known: Mapping[str, Detector] | None = None) -> Detector:
     """Read, verify and load a detector.
 
     Args:
         path: the file.
         cache: folder that remembers which files passed; `default_cache` unless given.
+        known: detectors that are loaded, by sha256: the same content is not loaded again.
 
     Raises:
         DetectorError: it cannot be trusted; the message says why.
     """
     content = read_detector_file(path)
+    loaded = (known or {}).get(hashlib.sha256(content).hexdigest())
+    if loaded is not None:
+        return loaded
     verify(path, content, cache if cache is not None else default_cache())
     return Detector(path, content)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -247,3 +248,24 @@ def test_a_rule_that_can_never_work_is_refused(wrong, complaint):
 
 def test_a_rule_says_its_k_of_n():
     assert str(AlarmRule(2.0, 3, 5)) == "3 of 5"
+
+
+def test_another_rule_keeps_incident_votes_and_the_moment_of_the_clearing():
+    alarm = Alarm(RULE)
+    run(alarm, [LOUD, LOUD])
+    alarm.adopt(replace(RULE, raise_count=2, raise_window=4))
+    assert alarm.incident is None, "a rule alone raises nothing"
+    assert run(alarm, [QUIET], start=2 * HOP) == [(0, "raised")], "2 of the last 4 windows"
+    incident = alarm.incident
+    alarm.adopt(replace(RULE, clear_after=2, rest_seconds=100.0))
+    assert alarm.incident == incident is not None
+    assert run(alarm, [QUIET, QUIET], start=3 * HOP) == [(1, "cleared")]  # at 4 hops, to rest for 100 s
+    alarm.adopt(replace(RULE, raise_count=1, raise_window=1, rest_seconds=50.0))
+    assert run(alarm, [LOUD] * 8, start=5 * HOP) == [(4, "raised")], "50 s after it was cleared"
+
+
+def test_of_a_shorter_rule_only_the_last_votes_count():
+    alarm = Alarm(RULE)
+    run(alarm, [LOUD, LOUD, QUIET, QUIET])
+    alarm.adopt(replace(RULE, raise_count=2, raise_window=2))
+    assert run(alarm, [LOUD, LOUD], start=4 * HOP) == [(1, "raised")]

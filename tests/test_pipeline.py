@@ -142,6 +142,38 @@ def test_a_learned_gate_lies_below_the_quietest_normal_windows(incident_sound: F
     assert learned_gate(old) == calibration.level_dbfs - 6, "calibrations that did not note it"
 
 
+def test_what_is_adopted_scores_the_next_window_as_if_it_had_always_been_there(
+    incident_sound: Float32Array, statistics: Detector, site: Detector
+) -> None:
+    sound, faulty = incident_sound[: 10 * RATE], incident_sound[12 * RATE : 22 * RATE]
+    pipeline = pipeline_of(site, alarm=replace(QUICK, raise_count=2, raise_window=3), hop=10.0)
+    alarm = pipeline.alarm
+    other = pipeline_of(site, statistics, alarm=replace(QUICK, threshold=2.5), hop=10.0, active_above_dbfs=-90.0)
+    assert pipeline.read(Window(0, faulty, 0)).event is None, "one vote of two"
+    pipeline.adopt(pipeline_of(site, alarm=replace(QUICK, raise_count=2, raise_window=2), hop=10.0))
+    raised = pipeline.read(Window(10 * RATE, faulty, 0)).event
+    assert raised is not None and raised.event == "raised", "the vote counts: detector and threshold are the same"
+    pipeline.adopt(other)
+    assert pipeline.alarm is alarm and alarm.incident == raised.incident and pipeline.condition == "anomalous"
+    found, expected = (p.read(Window(20 * RATE, sound, 0)) for p in (pipeline, other))
+    assert essence([found])[0]["detectors"] == essence([expected])[0]["detectors"]
+    assert found.rarity == expected.rarity and (found.threshold, len(found.detectors)) == (2.5, 2)
+    assert found.event is not None and (found.event.event, found.event.incident) == ("cleared", raised.incident)
+    assert pipeline.read(Window(30 * RATE, np.zeros(10 * RATE, np.float32), 0)).result == "idle", "the gate as well"
+
+
+def test_votes_of_another_detector_or_threshold_do_not_count(
+    incident_sound: Float32Array, statistics: Detector, site: Detector
+) -> None:
+    faulty = incident_sound[12 * RATE : 22 * RATE]
+    two = replace(QUICK, raise_count=2, raise_window=2)
+    for other in (pipeline_of(statistics, alarm=two), pipeline_of(site, alarm=replace(two, threshold=2.5))):
+        pipeline = pipeline_of(site, alarm=two)
+        assert pipeline.read(Window(0, faulty, 0)).event is None
+        pipeline.adopt(other)
+        assert [pipeline.read(Window(n * RATE, faulty, 0)).event is not None for n in (2, 4)] == [False, True]
+
+
 def test_several_detectors_are_combined(incident_sound: Float32Array, statistics: Detector, site: Detector) -> None:
     both = read_all(pipeline_of(statistics, site), [incident_sound])
     each = [read_all(pipeline_of(d), [incident_sound]) for d in (statistics, site)]

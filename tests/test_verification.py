@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -79,6 +80,16 @@ def test_a_detector_is_verified_once(tiny: Tiny, tmp_path: Path, monkeypatch: py
     path.write_bytes(tiny(document=lambda d: d.update(made="another day")))
     with pytest.raises(FileNotFoundError, match="/nonexistent/python"):
         load_detector(path, cache)
+
+
+def test_content_that_is_loaded_already_is_neither_verified_nor_loaded_again(tiny: Tiny, tmp_path: Path) -> None:
+    (tmp_path / "a.onnx").write_bytes(tiny())
+    first = load_detector(tmp_path / "a.onnx", tmp_path / "cache")
+    shutil.copy(tmp_path / "a.onnx", tmp_path / "b.onnx")
+    empty = tmp_path / "empty"
+    assert load_detector(tmp_path / "b.onnx", empty, {first.sha256: first}) is first and not empty.exists()
+    (tmp_path / "b.onnx").write_bytes(tiny(ids=("id_02",)))
+    assert load_detector(tmp_path / "b.onnx", empty, {first.sha256: first}).metadata.ids == ("id_02",)
 
 
 def test_another_runtime_verifies_anew(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

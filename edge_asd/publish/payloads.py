@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from edge_asd.audio.health import SuspectReason
 from edge_asd.audio.opening import Opening
 from edge_asd.clock import boot_time, is_synchronised, utc
+from edge_asd.detector_reading import DetectorReading
 from edge_asd.maintenance import Maintenance
-from edge_asd.pipeline import Condition, DetectorReading, Pipeline, Reading, Signal
+from edge_asd.pipeline import Condition, Pipeline, Reading, Signal
 
 if TYPE_CHECKING:  # which needs MachineState
     from edge_asd.publish.evidence import Evidence

@@ -14,9 +14,10 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from edge_asd.audio.level import SILENCE_DBFS
+from edge_asd.detector_reading import DetectorReading
 from edge_asd.explanation import Explanation
 from edge_asd.logmel import Float32Array, Float64Array, LogMelParameters, hz_to_mel
-from edge_asd.pipeline import DetectorReading, Reading
+from edge_asd.pipeline import Reading
 from edge_asd.report.axes import nice_ticks
 from edge_asd.report.clip_figure import frequency_ticks, time_ticks
 from edge_asd.report.picture import Where, overlay_image, spectrogram_image, strongest, where
