@@ -253,6 +253,11 @@ class Config(Section):
         self._file, self._document = file, document
 
     @property
+    def file(self) -> Path:
+        """The file itself."""
+        return self._file
+
+    @property
     def folder(self) -> Path:
         """Where the file lies."""
         return self._file.absolute().parent

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from edge_asd import systemd
@@ -36,6 +37,7 @@ from edge_asd.publish.metrics_server import MetricsServer
 from edge_asd.publish.mqtt import MqttPublisher
 from edge_asd.publish.outbox import Outbox
 from edge_asd.publish.outbox_lock import database_path
+from edge_asd.reload import Reloader
 from edge_asd.scheduler import MAX_WAITING, Scheduler
 from edge_asd.watchdog import watch_over
 
@@ -82,12 +84,12 @@ class Daemon:
         self._announcer = Announcer(log, self._metrics, self._outbox)
         self._outbox.open()
         try:
-            self._go_on(config, instance, state)
+            self._go_on(config, instance, cache, state)
         except BaseException:
             self._outbox.close()
             raise
 
-    def _go_on(self, config: Config, instance: str, state: Path | None) -> None:
+    def _go_on(self, config: Config, instance: str, cache: Path | None, state: Path | None) -> None:
         """From where the last process ended; the rest of what there is to set up."""
         self._announcer.restore([m.state for m in self._machines.values()])
         self._instructions = Instructions(config, instance, self._machines, self._announcer, self._log, state)
@@ -96,10 +98,13 @@ class Daemon:
         self._scheduler: Scheduler[str, Window] = Scheduler(
             list(self._machines),
             min(self._budget.cores, len(self._machines)),
-            self._score,
-            lambda name, window: self._skip(name, window, late=True),
+            lambda name, window: self._in_turn(self._score, name, window),
+            lambda name, window: self._in_turn(self._skip_late, name, window),
             most_waiting={m.name: MAX_WAITING + m.in_a_burst for m in self._machines.values()},
             shorten=Window.without_sound,
+        )
+        self._reloader = Reloader(
+            config, instance, self._machines, self._announcer, self._log, self._metrics, cache, state
         )
         feed = self._device
         self._device_news = None if feed is None else DeviceNews(feed, self._log, self._metrics, self._announcer)
@@ -133,7 +138,7 @@ class Daemon:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: self.stop())
-            systemd.survive_reload()
+            systemd.heed_hangup(self.reload)
         if self._device is not None:
             self._device.start()
         if self._server is not None:
@@ -156,6 +161,10 @@ class Daemon:
     def stop(self) -> None:
         """End `run` soon; may be called from a signal handler."""
         self._stopping.set()
+
+    def reload(self) -> None:
+        """Take up what is new in the configuration and its files soon; may be called from a signal handler."""
+        self._reloader.ask()
 
     def complaint(self) -> str | None:
         """What is not as it should be: the first machine that should be scored, and was not for some hops."""
@@ -196,6 +205,7 @@ class Daemon:
         while not self._stopping.wait(_TICK_SECONDS):
             self._watchdog.tick()
             self._instructions.heed()
+            self._reloader.heed()
             for feed in self._recordings:
                 if not feed.has_ended:
                     self._take(feed)
@@ -234,6 +244,11 @@ class Daemon:
         if self._stopping.is_set():
             os._exit(EXIT_DONE)
 
+    def _in_turn(self, do: Callable[[str, Window], None], name: str, window: Window) -> None:
+        """A machine takes up what is new between two windows, not while one is scored or told of."""
+        with self._machines[name].turn:
+            do(name, window)
+
     def _score(self, name: str, window: Window) -> None:
         machine = self._machines[name]
         begun, processor = time.perf_counter(), time.thread_time()
@@ -242,16 +257,16 @@ class Daemon:
         except Exception as error:  # whatever it is, the other windows and machines go on
             text = str(error) if isinstance(error, DetectorError) else repr(error)
             self._log("scoring_failed", "error", machine=name, error=text)
-            self._skip(name, window, late=False)
+            self._publish(machine, window, machine.pipeline.skip(window, "failed"))
             return
         if reading.result in ("scored", "idle"):
             wall, processor = time.perf_counter() - begun, time.thread_time() - processor
             self._metrics.budget.set(self._budget.add(name, machine.pipeline.hop_seconds, wall, processor))
         self._publish(machine, window, reading)
 
-    def _skip(self, name: str, window: Window, *, late: bool) -> None:
+    def _skip_late(self, name: str, window: Window) -> None:
         machine = self._machines[name]
-        result: Result = "failed" if not late else "gap" if window.lost else "late"  # in a gap was nothing to score
+        result: Result = "gap" if window.lost else "late"  # in a gap was nothing to score
         if result == "late":
             self._log("window_late", "warning", machine=name, start_seconds=window.start / machine.pipeline.sample_rate)
         self._publish(machine, window, machine.pipeline.skip(window, result))
@@ -267,6 +282,7 @@ class Daemon:
             self._device.microphone.stop()
             self._take(self._device)
             self._device_news.close()
+        self._reloader.stop()
         self._scheduler.stop()
         if self._announcer.mqtt is not None:
             self._announcer.mqtt.stop()

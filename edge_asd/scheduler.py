@@ -109,7 +109,7 @@ class Scheduler(Generic[Key, Work]):
             thread.join()
 
     def _run(self) -> None:
-        _give_way()
+        give_way()
         while True:
             with self._change:
                 while not self._line and not self._stopping:
@@ -133,8 +133,8 @@ class Scheduler(Generic[Key, Work]):
                     self._change.notify()
 
 
-def _give_way() -> None:
-    """This thread gets its core after the others of the process; on Linux a priority is each thread's own."""
+def give_way() -> None:
+    """This thread, and what it starts, gets its core after the others; on Linux a priority is each thread's own."""
     with contextlib.suppress(OSError):
         me = threading.get_native_id()
         os.setpriority(os.PRIO_PROCESS, me, os.getpriority(os.PRIO_PROCESS, me) + _NICER)

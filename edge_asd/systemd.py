@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+from collections.abc import Callable
 
 _SEND_SECONDS = 0.5
 """A systemd that has no time must not keep the daemon from its sound."""
@@ -23,10 +24,21 @@ def notify(message: str) -> None:
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel,
     ):
         channel.settimeout(_SEND_SECONDS)
-        channel.sendto(message.encode(), address)
+        channel.sendto(message.encode(errors="backslashreplace"), address)
 
 
-def survive_reload() -> None:
-    """Let ``systemctl reload`` (SIGHUP) change nothing; elsewhere SIGHUP is a closed terminal, and ends the process."""
-    if os.environ.get("NOTIFY_SOCKET"):
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+def heed_hangup(reload: Callable[[], None]) -> None:
+    """Call ``reload`` on SIGHUP, as ``systemctl reload`` sends it.
+
+    Where the process has a terminal, SIGHUP says that this was closed, and goes on to end the process.
+    """
+    if os.environ.get("NOTIFY_SOCKET") or not _has_terminal():
+        signal.signal(signal.SIGHUP, lambda *_: reload())
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True

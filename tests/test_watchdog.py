@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
+import signal
 import socket
 import threading
 import time
@@ -166,7 +168,7 @@ def test_it_is_fed_only_where_systemd_waits_for_this_process(
     assert watchdog_seconds() == expected
 
 
-def test_the_daemon_is_fed_without_a_microphone_and_survives_a_reload(
+def test_the_daemon_is_fed_without_a_microphone_and_tells_of_a_reload(
     supervisor: Systemd, tiny: Any, tmp_path: Path
 ) -> None:
     from parts.daemon import Daemon, write_config
@@ -178,11 +180,21 @@ def test_the_daemon_is_fed_without_a_microphone_and_survives_a_reload(
     daemon = Daemon(config, **environment)
     try:
         daemon.wait_for("ready")
-        daemon.process.send_signal(1)
+        began = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        daemon.process.send_signal(signal.SIGHUP)
         time.sleep(4)  # two times what the watchdog waits
         supervisor_heard = supervisor.take()
         assert supervisor_heard[0] == "READY=1"
         assert supervisor_heard.count("WATCHDOG=1") >= 4
+        reloading, reloaded = (m for m in supervisor_heard[1:] if m != "WATCHDOG=1")
+        name, _, microseconds = reloading.partition("MONOTONIC_USEC=")
+        assert name == "RELOADING=1\n" and 0 <= int(microseconds) * 1000 - began < 4e9
+        assert re.fullmatch(r"READY=1\nSTATUS=\d\d:\d\d:\d\d reloaded, changed: nothing", reloaded)
+        config.write_text("site: plant")
+        daemon.process.send_signal(signal.SIGHUP)
+        daemon.wait_for("reload_failed")
+        *_, failed = (m for m in supervisor.take() if m != "WATCHDOG=1")
+        assert re.fullmatch(r"READY=1\nSTATUS=\S+ reload failed, nothing changed: .*edge\.yaml:1:1: node: .*", failed)
         assert daemon.terminate() == 0
         assert supervisor.take()[-1] == "STOPPING=1"
     finally:

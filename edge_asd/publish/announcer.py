@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from edge_asd.maintenance import Maintenance
-from edge_asd.pipeline import Reading, Signal
+from edge_asd.pipeline import Pipeline, Reading, Signal
 from edge_asd.publish import memory, payloads
 from edge_asd.publish.evidence import Evidence
 from edge_asd.publish.log import Log
@@ -80,6 +80,14 @@ class Announcer:
         with self._lock:
             state.maintain(maintenance)
             self._metrics.muted.labels(state.place.machine).set(maintenance is not None)
+            self._say(state)
+
+    def adopt(self, state: MachineState, other: Pipeline) -> None:
+        """Let a machine's pipeline adopt another, and tell of it; whoever calls sees to it that no window is read."""
+        with self._lock:
+            former = state.pipeline.detectors
+            state.pipeline.adopt(other)
+            self._metrics.exchange(state.place.machine, former, state.pipeline)
             self._say(state)
 
     def say_again(self, state: MachineState) -> None:

@@ -32,7 +32,8 @@ class HeardLately:
         share = _MOST_BYTES / machines / 2 / pipeline.sample_rate
         self.ring = SoundRing(max(window_seconds, min(wanted, share, _MOST_SECONDS)), pipeline.sample_rate)
         self._before = round(before_seconds * pipeline.sample_rate)
-        self._votes: deque[tuple[int, bool]] = deque(maxlen=pipeline.rule.raise_window)
+        self._pipeline = pipeline
+        self._votes: deque[tuple[int, bool]] = deque()
         """Of the windows that were scored: start, and whether anomalous."""
 
     def hear(self, window: Window, reading: Reading) -> None:
@@ -40,6 +41,8 @@ class HeardLately:
         self.ring.hear(window)
         if reading.rarity is not None:
             self._votes.append((reading.start, reading.is_anomalous))
+            while len(self._votes) > self._pipeline.rule.raise_window:  # which a reload may change
+                self._votes.popleft()
         if reading.event is not None and reading.event.event == "cleared":
             self._votes.clear()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
@@ -10,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from edge_asd import __version__
 from edge_asd.audio.health import SuspectReason
 from edge_asd.audio.ledger import Kind
-from edge_asd.pipeline import Condition, Pipeline, Reading, Result, Signal
+from edge_asd.pipeline import Condition, MachineDetector, Pipeline, Reading, Result, Signal
 from edge_asd.publish.evidence_folder import SkippedReason
 
 _DURATIONS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -88,11 +89,16 @@ class Metrics:
         for reason in ("full", "expired", "corrupt"):
             self.outbox_dropped.labels(reason)
         self.outbox_errors = self._counter("outbox_errors", "Attempts to use the outbox's file that failed.")
+        self.reload_successful = self._gauge(
+            "config_last_reload_successful", "1 where the last attempt to load the configuration succeeded."
+        )
+        self.reload_time = self._gauge(
+            "config_last_reload_success_timestamp_seconds", "When the configuration was last loaded."
+        )
         self._gauge("build_info", "1, with the version.", ["version"]).labels(__version__).set(1)
 
     def introduce(self, machine: str, pipeline: Pipeline) -> None:
         """Make all series of a machine exist before anything happens, so that rates and alerts work from the start."""
-        self.threshold.labels(machine).set(pipeline.rule.threshold)
         self.hop.labels(machine).set(pipeline.hop_seconds)
         for result in get_args(Result):
             self.windows.labels(machine, result)
@@ -102,11 +108,23 @@ class Metrics:
             unheard.labels(machine).set(math.nan)
         self.last_score.labels(machine)
         self.muted.labels(machine).set(0)
-        for used in pipeline.detectors:
-            self.score.labels(machine, used.name).set(math.nan)
-            self.info.labels(machine, used.name, used.detector.sha256, used.detector.metadata.kind).set(1)
-            self.duration.labels(machine, used.name)
+        self.exchange(machine, (), pipeline)
         self.be(machine, "starting", "none", None)
+
+    def exchange(self, machine: str, former: Sequence[MachineDetector], pipeline: Pipeline) -> None:
+        """Series of a machine's detectors in place of those that it had; names and files that are gone have none."""
+        self.threshold.labels(machine).set(pipeline.rule.threshold)
+        for gone in former:
+            self.info.remove(machine, gone.name, gone.detector.sha256, gone.detector.metadata.kind)
+        for name in {d.name for d in former} - {d.name for d in pipeline.detectors}:
+            self.score.remove(machine, name)
+            self.duration.remove(machine, name)
+        stays = {(d.name, d.detector.sha256) for d in former}
+        for used in pipeline.detectors:
+            self.info.labels(machine, used.name, used.detector.sha256, used.detector.metadata.kind).set(1)
+            if (used.name, used.detector.sha256) not in stays:
+                self.score.labels(machine, used.name).set(math.nan)
+            self.duration.labels(machine, used.name)
 
     def introduce_device(self) -> None:
         """Make the series of the audio device exist; without one there are none."""

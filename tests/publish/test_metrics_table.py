@@ -38,6 +38,8 @@ mqtt_connected                  gauge
 mqtt_acknowledged_total         counter
 mqtt_refused_total              counter
 mqtt_unheard_total              counter
+config_last_reload_successful   gauge
+config_last_reload_success_timestamp_seconds  gauge
 build_info                      gauge      version
 """
 NO_METRICS = {"edge_asd_train"}
