@@ -40,6 +40,7 @@ PANELS = {
     "EdgeAsdVanished": "Answers",
     "EdgeAsdAbsent": "Answers",
     "EdgeAsdRestarting": "Memory",
+    "EdgeAsdReloadFailed": "Answers",
     "EdgeAsdScoringFails": "Windows",
     "EdgeAsdWindowsLate": "Windows",
     "EdgeAsdBudget": "Scoring budget",
