@@ -199,7 +199,7 @@ def _write(settings: MachineSection, members: Sequence[_Member], new: Sequence[C
         former = write_site_calibration(member.path, document)
         print(f"written: {member.path}" + (f" (the former one is now {former.name})" if former else ""))
     if not is_dry:
-        print("the daemon takes it at its next start")
+        print("the daemon takes it at its next start or reload")
 
 
 def _machine(config: Config, name: str) -> MachineSection:

@@ -47,7 +47,7 @@ class Subject:
 
 
 def check_configuration(subject: Subject) -> Iterator[Finding]:
-    """Each configuration and its detectors, as ``run`` would load them, and those of the daemons that run now."""
+    """Each configuration and its detectors, as ``run`` would load them."""
     for path in subject.paths:
         said, config = _Said(), None
         try:
@@ -64,6 +64,10 @@ def check_configuration(subject: Subject) -> Iterator[Finding]:
         text = f"{path}: {_count(len(part.machines), 'machine')}, {_count(detectors, 'distinct detector')}"
         yield Finding("configuration", "ok", text)
         yield from said.findings()
+
+
+def check_daemons(subject: Subject) -> Iterator[Finding]:
+    """The same of the daemons that run now: their work counts too."""
     given = {path.resolve() for path in subject.paths}
     for instance in running_instances():
         name = f"the daemon that runs as pid {instance.pid}"
@@ -100,7 +104,9 @@ def check_surroundings(subject: Subject) -> Iterator[Finding]:
         yield from check_broker(config, instance_name(path), publish=subject.publish)
 
 
-CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (check_configuration, check_surroundings, check_scoring)
+Check = Callable[[Subject], Iterator[Finding]]
+
+CHECKS: tuple[Check, ...] = (check_configuration, check_daemons, check_surroundings, check_scoring)
 """In this order; each tells what it finds as it finds it."""
 
 
@@ -109,7 +115,7 @@ def check(options: argparse.Namespace) -> int:
     paths = list({path.resolve(): path for path in options.config}.values())
     subject = Subject(paths, options.state or state_folder(), options.publish)
     findings = []
-    for one in CHECKS:
+    for one in (check_configuration,) if options.only_configuration else CHECKS:
         for finding in one(subject):
             findings.append(finding)
             if not options.json:

@@ -120,11 +120,11 @@ def _add_calibrate(commands: argparse._SubParsersAction[argparse.ArgumentParser]
         help="learn from a machine's normal sound on this site what is rare for it",
         description="A detector's threshold is only as good as the normal sound that its calibration heard. This hears "
         "a machine's own, as the daemon would, and writes DETECTOR.NAME.calibration.json for each of its detectors, "
-        "which `edge-asd run` takes at its next start in place of what lies in the detector. The sound must be normal, "
-        "and none that the detectors were trained on: such clips are left out. Windows with gaps, with a sick signal, "
-        "or of a machine that stands still (active_when) do not count. An hour is little, a day with all that "
-        "normally happens is good. It shows the thresholds before and after, and the false alarms to be expected with "
-        "their uncertainty; --dry-run first. Former calibrations are kept.",
+        "which `edge-asd run` takes at its next start or reload in place of what lies in the detector. The sound must "
+        "be normal, and none that the detectors were trained on: such clips are left out. Windows with gaps, with a "
+        "sick signal, or of a machine that stands still (active_when) do not count. An hour is little, a day with all "
+        "that normally happens is good. It shows the thresholds before and after, and the false alarms to be expected "
+        "with their uncertainty; --dry-run first. Former calibrations are kept.",
     )
     calibrate.add_argument("-c", "--config", type=Path, required=True, metavar="FILE", help="configuration (YAML)")
     calibrate.add_argument("--machine", required=True, metavar="NAME", help="of the configuration")

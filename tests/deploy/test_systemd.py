@@ -6,11 +6,12 @@ import argparse
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from edge_asd.cli import _parser
+from edge_asd.cli import _parser, main
 
 SYSTEMD = Path(__file__).parents[2] / "systemd"
 UNIT = SYSTEMD / "edge-asd@.service"
@@ -32,8 +33,8 @@ def unit(tmp_path: Path) -> Path:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed")
     path = tmp_path / "edge-asd@.service"
-    text, changed = re.subn(r"(?m)^ExecStart=\S+", "ExecStart=/bin/true", UNIT.read_text())
-    assert changed == 1
+    text, changed = re.subn(r"(?m)^(ExecStart|ExecReload)=/opt/\S+", r"\1=/bin/true", UNIT.read_text())
+    assert changed == 2
     path.write_text(text)
     return path
 
@@ -54,6 +55,23 @@ def test_the_unit_starts_again_whatever_happens_but_not_with_a_wrong_configurati
     lines = UNIT.read_text().splitlines()
     for line in ("Type=notify", "Restart=always", "StartLimitIntervalSec=0", "RestartPreventExitStatus=78"):
         assert line in lines
+
+
+def test_a_reload_is_refused_before_the_daemon_hears_of_it(
+    tmp_path: Path, tiny: Callable[..., bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = re.findall(r"(?m)^ExecReload=(\S+) (.+)$", UNIT.read_text())
+    (program, arguments), (kill, how) = found
+    assert (program, kill, how) == ("/opt/edge-asd/bin/edge-asd", "/bin/kill", "-HUP $MAINPID")
+    config = tmp_path / "press.yaml"
+    machine = "{name: rail, recordings: none, detectors: [a.onnx], alarm: {threshold: 3}}"
+    config.write_text(f"site: a\nnode: b\nmqtt: {{host: 127.0.0.1, port: 9}}\nmachines: [{machine}]\n")
+    command = arguments.replace("/etc/edge-asd/%i.yaml", str(config)).split()
+    assert main(command) == 78
+    assert f"failed   configuration  {config}:4:55: machines.1.detectors.1: " in capsys.readouterr().out
+    (tmp_path / "a.onnx").write_bytes(tiny())
+    assert main(command) == 0, "neither broker nor sound need be there"
+    assert {line.split()[1] for line in capsys.readouterr().out.splitlines()} == {"configuration"}
 
 
 @pytest.mark.parametrize("command", sorted(options_of_commands()))

@@ -193,6 +193,52 @@ def test_two_instances_have_their_own_user_state_and_cache(pc: Container) -> Non
     assert pc.show(RAIL, "Result") == "success"
 
 
+def test_a_reload_takes_up_what_is_new_and_fails_visibly_where_it_cannot(
+    pc: Container, tiny: Callable[..., bytes]
+) -> None:
+    start(pc, RAIL)
+    pid, folder = pc.show(RAIL, "MainPID"), pc.root / "etc/edge-asd"
+    config = folder / "rail.yaml"
+    good, content = config.read_text(), (folder / "good.onnx").read_bytes()
+    try:
+        config.write_text(good.replace("threshold: 11", "threshold: 10"))
+        replace(folder / "good.onnx", tiny(document=lambda document: document.update(kind="other")))
+        pc.run("systemctl", "reload", RAIL)
+        told = until(lambda: outcomes(pc), "the reload")
+        assert [t["event"] for t in told] == ["reloaded"]
+        assert told[0]["changed"] == {"rail": ["detectors", "alarm"]} and told[0]["restart_needed"] == []
+        until(lambda: pc.show(RAIL, "StatusText").endswith("reloaded, changed: rail"), "systemd's word of it")
+        # What is wrong fails in the face of whoever asked, and the daemon does not even hear of it.
+        config.write_text(good.replace("hop_seconds", "hop_second"))
+        assert pc.run("systemctl", "reload", RAIL, check=False).returncode != 0
+        journal = pc.run("journalctl", "--output=cat", "--unit", RAIL).stdout
+        assert "/etc/edge-asd/rail.yaml:4:" in journal and "did you mean hop_seconds?" in journal
+        assert len(outcomes(pc)) == 1
+        # A signal by hand has nobody to tell but the log and the status.
+        pc.run("kill", "-HUP", pid)
+        until(lambda: [t["event"] for t in outcomes(pc)] == ["reloaded", "reload_failed"], "the refusal")
+        until(lambda: "reload failed, nothing changed: " in pc.show(RAIL, "StatusText"), "systemd's word of it")
+    finally:
+        config.write_text(good)
+        replace(folder / "good.onnx", content)
+    pc.run("systemctl", "reload", RAIL)
+    until(lambda: len(outcomes(pc)) == 3, "the last one")
+    assert [pc.show(RAIL, name) for name in ("ActiveState", "NRestarts", "MainPID")] == ["active", "0", pid]
+    pc.run("systemctl", "stop", RAIL)
+
+
+def outcomes(pc: Container) -> list[dict[str, Any]]:
+    return [line for line in pc.log(RAIL) if line["event"] in ("reloaded", "reload_failed")]
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Whole, as a technician's copy had better be, and readable."""
+    new = path.with_suffix(".new")
+    new.write_bytes(content)
+    new.chmod(0o644)
+    new.replace(path)
+
+
 def test_a_killed_daemon_is_back_at_once(pc: Container) -> None:
     start(pc, RAIL)
     before = len(ready(pc, RAIL))
