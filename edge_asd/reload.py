@@ -109,9 +109,9 @@ class Reloader:
         self._metrics.reload_successful.set(1)
         self._metrics.reload_time.set_to_current_time()
         outcome = f"reloaded, changed: {', '.join(changed) or 'nothing'}"
-        return (
-            f"{outcome}; a restart is needed for {', '.join(found.restart_needed)}" if found.restart_needed else outcome
-        )
+        if found.restart_needed:
+            outcome += f"; a restart is needed for {', '.join(found.restart_needed)}"
+        return outcome
 
     def _read(self) -> Plan:
         """Read and verify everything; raises ConfigurationError. The log is told of machines that will change."""
