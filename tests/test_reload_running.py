@@ -15,12 +15,13 @@ import pytest
 from parts.reloading import LOUD, NORMAL, RATE, Plant, noise
 from parts.waiting import until
 
+from edge_asd import daemon as daemon_module
 from edge_asd import machine as machine_module
 from edge_asd import reload as reload_module
 from edge_asd.clock import boot_time
+from edge_asd.pipeline import Reading
+from edge_asd.publish.payloads import MachineState
 
-SPEED = 10.0
-"""So much faster than in real time are recordings played here."""
 ALARM = "alarm: {threshold: %g, raise_after: 2 of 3, clear_after: 3, rest_seconds: 0}"
 
 
@@ -33,55 +34,74 @@ def plant(tmp_path: Path, tiny: Callable[..., bytes]) -> Iterator[Plant]:
     plant.end()
 
 
-@pytest.fixture
-def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    began = boot_time()
-    monkeypatch.setattr(machine_module, "boot_time", lambda: began + SPEED * (boot_time() - began))
+class Day(Plant):
+    """A plant whose recordings are played as fast as the test wants, second by second."""
+
+    def __init__(self, folder: Path, tiny: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(folder, tiny)
+        self._seconds, began = 0.0, boot_time()
+        monkeypatch.setattr(machine_module, "boot_time", lambda: began + self._seconds)
+        monkeypatch.setattr(daemon_module, "_TICK_SECONDS", 0.01)
+        self.readings: dict[str, list[Reading]] = {"rail-7": [], "rail-8": []}
+        self.in_turn: list[bool] = []
+
+    def run(self) -> None:
+        announcer, tell = self.daemon._announcer, self.daemon._announcer.tell
+
+        def listen(state: MachineState, reading: Reading, evidence: Any = None) -> None:
+            self.in_turn.append(self.machine(state.place.machine).turn.locked())
+            tell(state, reading, evidence)
+            self.readings[state.place.machine].append(reading)
+
+        announcer.tell = listen  # type: ignore[method-assign]
+        super().run()
+        until(lambda: any(line["event"] == "ready" for line in self.log()), "the start")
+        self._seconds = 0.3  # the machines begin up to 0.1 s apart
+
+    def hear(self, seconds: int) -> None:
+        """Play so much, and wait until every window of it was told of."""
+        for _ in range(seconds):
+            self._seconds += 1
+            windows = max(0, int(self._seconds) - 9)
+            until(lambda n=windows: all(len(told) >= n for told in self.readings.values()), "the windows")
 
 
-def test_sound_and_incident_run_through_it(fast: None, tmp_path: Path, tiny: Callable[..., bytes]) -> None:
+def test_sound_and_incident_run_through_it(
+    tmp_path: Path, tiny: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A machine breaks and is repaired, and in all that its detector and threshold change again and again."""
-    plant = Plant(tmp_path, tiny)
-    first, second = plant.put("a.onnx"), plant.put("b.onnx", "other")
-    heard = noise(plant.folder / "sound.wav", (12, NORMAL), (12, LOUD), (21, NORMAL))
-    plant.write(f"name: rail-7, {ALARM % 2}", f"name: rail-8, {ALARM % 2}")
-    plant.begin()
-    readings: dict[str, list[Any]] = {"rail-7": [], "rail-8": []}
-    in_turn: list[bool] = []
-    announcer = plant.daemon._announcer
-    tell = announcer.tell
-
-    def listen(state: Any, reading: Any, evidence: Any = None) -> None:
-        readings[state.place.machine].append(reading)
-        in_turn.append(plant.machine(state.place.machine).turn.locked())
-        tell(state, reading, evidence)
-
-    announcer.tell = listen  # type: ignore[method-assign]
-    plant.run()
-    until(lambda: plant.machine("rail-7").state.sequence, "the alert")
-    incident = plant.machine("rail-7").pipeline.alarm.incident
+    day = Day(tmp_path, tiny, monkeypatch)
+    first, second = day.put("a.onnx"), day.put("b.onnx", "other")
+    heard = noise(day.folder / "sound.wav", (12, NORMAL), (12, LOUD), (16, NORMAL))
+    day.write(f"name: rail-7, {ALARM % 2}", f"name: rail-8, {ALARM % 2}")
+    day.begin()
+    rail = day.machine("rail-7")
+    day.run()
+    day.hear(20)
+    incident = rail.pipeline.alarm.incident
     assert incident is not None
-    turns = 0
-    while readings["rail-7"][-1].start < 20 * RATE:  # while it is still loud; then it has the time to be cleared
-        detector, threshold = [("b.onnx", 2.5), ("a.onnx", 2.0)][turns % 2]
-        plant.write(f"name: rail-7, detectors: [{detector}], {ALARM % threshold}", f"name: rail-8, {ALARM % 2}")
-        plant.daemon.reload()
-        turns += 1
-        until(lambda wanted=turns: len(plant.outcomes()) == wanted, "the reload")
-        assert plant.machine("rail-7").pipeline.alarm.incident == incident, "a reload clears nothing"
-        time.sleep(0.15)  # a window or two
-    plant.join()
-    assert turns >= 2
-    for name, told in readings.items():
+    for turn in range(4):
+        detector, threshold = [("b.onnx", 2.5), ("a.onnx", 2.0)][turn % 2]
+        day.write(f"name: rail-7, detectors: [{detector}], {ALARM % threshold}", f"name: rail-8, {ALARM % 2}")
+        day.daemon.reload()
+        day.hear(1)  # while it is read and verified
+        until(lambda n=turn: len(day.outcomes()) > n, "the reload")
+        assert rail.pipeline.alarm.incident == incident, "a reload clears nothing"
+        day.hear(1)
+    day.hear(12)
+    day.join()
+    for name, told in day.readings.items():
         assert [r.start for r in told] == [n * RATE for n in range(heard // RATE - 9)], "each window once, in order"
-        assert not any(r.lost for r in told)
-        assert plant.metric("audio_frames_total", machine=name) == heard
-        assert plant.metric("audio_lost_frames_total", machine=name) == 0
-    scored = {(r.detectors[0].sha256, r.threshold) for r in readings["rail-7"] if r.detectors}
-    assert scored == {(first, 2.0), (second, 2.5)} and all(in_turn), "none with half of it"
-    alerts = [line["alert"] for line in plant.log() if line["event"] == "alert"]
-    told = [(a["event"], a["incident"], a["sequence"]) for a in alerts if a["machine"] == "rail-7"]
-    assert told == [("raised", incident, 1), ("cleared", incident, 2)]
+        assert {r.result for r in told} == {"scored"}
+        assert day.metric("audio_frames_total", machine=name) == heard
+        assert day.metric("audio_lost_frames_total", machine=name) == 0
+    scored = {(r.detectors[0].sha256, r.threshold) for r in day.readings["rail-7"]}
+    assert scored == {(first, 2.0), (second, 2.5)} and all(day.in_turn), "none with half of it"
+    alerts = [line["alert"] for line in day.log() if line["event"] == "alert" and line["alert"]["machine"] == "rail-7"]
+    assert [(a["event"], a["incident"], a["sequence"]) for a in alerts] == [
+        ("raised", incident, 1),
+        ("cleared", incident, 2),
+    ]
 
 
 def test_what_is_asked_for_meanwhile_comes_once_and_afterwards(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
