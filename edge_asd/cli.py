@@ -14,6 +14,7 @@ from edge_asd import __version__
 from edge_asd.check_cli import add_check, run_check
 from edge_asd.errors import EXIT_CONFIGURATION, EXIT_DONE, EXIT_SOME_FAILED, EXIT_USAGE, EdgeAsdError, UsageError
 from edge_asd.mute_cli import add_mute, run_mute
+from edge_asd.publish.journal import error_line
 from edge_asd.replay_cli import add_replay, run_replay
 
 _EPILOG = """\
@@ -39,8 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status: int = _COMMANDS[options.command](options)
     except EdgeAsdError as error:
-        for line in str(error).splitlines():
-            print(f"edge-asd: {line}", file=sys.stderr)
+        for line in str(error).split("\n"):
+            print(error_line(line, sys.stderr), file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
         return 130
@@ -75,12 +76,18 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     run = commands.add_parser(
         "run",
         help="listen to machines until stopped",
-        description="Listens to the machines of a configuration until SIGTERM or Ctrl-C; events are JSON lines on "
+        description="Listens to the machines of a configuration until SIGTERM or Ctrl-C; events are lines on "
         "standard output, and go to MQTT and Prometheus where the configuration says so.",
     )
     run.add_argument("-c", "--config", type=Path, required=True, metavar="FILE", help="configuration (YAML)")
     run.add_argument("--until-end", action="store_true", help="stop when every recording has been played")
     run.add_argument("--state", type=Path, metavar="DIR", help=f"{_STATE_HELP}; {_DATABASE_HELP}")
+    run.add_argument(
+        "--log",
+        choices=("text", "json"),
+        default="text",
+        help="lines to read, or one JSON object a line (default text)",
+    )
 
 
 def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -183,6 +190,7 @@ def _run(options: argparse.Namespace) -> int:
     from edge_asd.config_file import instance_name, load_config
     from edge_asd.daemon import Daemon
     from edge_asd.publish.log import Log
+    from edge_asd.publish.log_repeats import Repeats
     from edge_asd.site_calibration import state_folder
 
     config = load_config(options.config)
@@ -190,7 +198,8 @@ def _run(options: argparse.Namespace) -> int:
         filter_standard_error()
     try:
         state = options.state or state_folder()
-        daemon = Daemon(config, instance=instance_name(options.config), log=Log(), state=state)
+        log = Log(form=options.log, repeats=Repeats())
+        daemon = Daemon(config, instance=instance_name(options.config), log=log, state=state)
     except EdgeAsdError as error:
         # Whatever is wrong at the start, the configuration is where it is mended.
         error.exit_status = EXIT_CONFIGURATION

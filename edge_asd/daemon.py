@@ -191,6 +191,7 @@ class Daemon:
     def _say_ready(self) -> None:
         self._log(
             "ready",
+            "notice",
             machines=list(self._machines),
             start_seconds=round(seconds_since_process_start(), 3),
             metrics=None if self._server is None else self._server.port,
@@ -290,5 +291,5 @@ class Daemon:
         self._outbox.close()
         if self._server is not None:
             self._server.stop()
-        self._log("stopped")
+        self._log("stopped", "notice")
         self._log.close()

@@ -8,6 +8,7 @@ from edge_asd.audio.microphone import Status
 from edge_asd.machine import DeviceFeed
 from edge_asd.publish import payloads
 from edge_asd.publish.announcer import Announcer
+from edge_asd.publish.journal import Level
 from edge_asd.publish.log import Log
 from edge_asd.publish.metrics import Metrics
 
@@ -37,11 +38,11 @@ class DeviceNews:
         self._metrics.device_up.set(status.is_heard)
         if status.is_heard:
             assert status.opening is not None  # what is heard was opened
-            self._log("device_heard", **payloads.opening(status.opening), **self._books())
+            self._log("device_heard", "notice", **payloads.opening(status.opening), **self._books())
         else:
             if before is not None and before.is_heard:
                 self._metrics.disturbances.labels("loss").inc()
-            level = "warning" if status.opening is None else "info"
+            level: Level = "warning" if status.opening is None else "info"
             self._log("device_not_heard", level, reason=status.reason, **self._books())
         for machine in self._machines.values():
             if status.is_heard:

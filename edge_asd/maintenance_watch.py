@@ -167,7 +167,7 @@ class MaintenanceWatch:
             machine.maintenance.end(boot_time())
             former = machine.state.maintenance
             was_ended = last is not None and former is not None and last.until != former.until
-            self._log("unmuted", machine=machine.name, by=last.by if was_ended and last else None)
+            self._log("unmuted", "notice", machine=machine.name, by=last.by if was_ended and last else None)
         else:
             machine.maintenance.begin()
             machine.pipeline.is_in_maintenance = True

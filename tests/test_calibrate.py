@@ -66,7 +66,10 @@ class Plant:
     def run(self, *arguments: str | Path, **environment: str) -> tuple[int, list[dict[str, Any]], str]:
         """The daemon, until its recording of a second has been played."""
         done = subprocess.run(
-            [sys.executable, "-m", "edge_asd.cli", "run", "-c", self.config, "--until-end", *map(str, arguments)],
+            [
+                *(sys.executable, "-m", "edge_asd.cli", "run", "-c", self.config, "--until-end", "--log", "json"),
+                *map(str, arguments),
+            ],
             capture_output=True,
             text=True,
             timeout=60,

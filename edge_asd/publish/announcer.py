@@ -62,7 +62,15 @@ class Announcer:
             self._metrics.count(state.place.machine, reading, time.time())
             alert = None if reading.event is None else payloads.alert(state, reading, evidence)
             if alert is not None:
-                self._log("alert", "warning" if alert["event"] == "raised" else "info", alert=alert)
+                self._log(
+                    "alert",
+                    "warning" if alert["event"] == "raised" else "notice",
+                    machine=state.place.machine,
+                    change=alert["event"],
+                    rarity=alert["rarity"],
+                    threshold=alert["threshold"],
+                    alert=alert,
+                )
             self._keep(state, reading, alert)
             if self.mqtt is not None:
                 self.mqtt.score(state.place, payloads.score(state, reading))

@@ -266,7 +266,7 @@ class Connection:
             self._failure = said
             return
         self.is_connected, self._failure, self._since = True, None, time.monotonic()
-        self._log("mqtt_connected", broker=self._address)
+        self._log("mqtt_connected", "notice", broker=self._address)
         if self._subscriptions:
             options = SubscribeOptions(qos=1, retainAsPublished=True)  # a live message may be one to be retained
             client.subscribe([(topic, options) for topic in self._subscriptions])

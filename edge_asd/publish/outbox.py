@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from edge_asd.publish.journal import Level
 from edge_asd.publish.log import Log
 from edge_asd.publish.metrics import Metrics
 from edge_asd.publish.outbox_file import Losses, Message, OutboxFile, is_damage
@@ -31,6 +32,7 @@ _RETRY_SECONDS = 5.0
 _PATIENCE_SECONDS = 10.0
 """A message that the disk has not taken by then is sent from memory."""
 _FAREWELL_SECONDS = 5.0
+_LEVELS_OF_LOSSES: dict[str, Level] = {"history": "info", "expired": "warning", "full": "error", "corrupt": "error"}
 _HINT = "alerts go from memory until the disk takes them; the alarm's state would not outlive a restart"
 
 
@@ -192,7 +194,7 @@ class Outbox:
                 self._close_file()  # a full disk can still be read; anything else is looked at anew
         else:
             if self._failure is not None:
-                self._log("outbox_recovered", file=str(self.path))
+                self._log("outbox_recovered", "notice", file=str(self.path))
             self._failure = None
 
     def _open(self) -> None:
@@ -280,7 +282,7 @@ class Outbox:
         """Count, and say what had to go."""
         if self._file is not None:
             now = self._file.losses
-            for kind, level in (("history", "info"), ("expired", "warning"), ("full", "error"), ("corrupt", "error")):
+            for kind, level in _LEVELS_OF_LOSSES.items():
                 lost = getattr(now, kind) - getattr(self._losses, kind)
                 if lost and kind != "history":
                     self._metrics.outbox_dropped.labels(kind).inc(lost)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -82,10 +83,17 @@ class Container:
         """A property of a unit, as ``systemctl show`` gives it."""
         return self.run("systemctl", "show", "--property", name, "--value", unit).stdout.strip()
 
-    def log(self, unit: str) -> list[dict[str, Any]]:
-        """The daemon's lines in the journal."""
-        lines = self.run("journalctl", "--output=cat", "--unit", unit, check=False).stdout.splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{")]
+    def log(self, unit: str, *options: str) -> list[dict[str, Any]]:
+        """The daemon's lines in the journal: ``event`` and ``priority``, and the fields.
+
+        Args:
+            unit: whose.
+            options: of journalctl.
+        """
+        said = self.run("journalctl", "--output=json", "--unit", unit, *options, check=False).stdout
+        entries = [json.loads(line) for line in said.splitlines()]
+        lines = [(str(e["MESSAGE"]), int(e["PRIORITY"])) for e in entries if e.get("_TRANSPORT") == "stdout"]
+        return [{"event": text.split()[0], "priority": priority, **_fields(text)} for text, priority in lines if text]
 
     def close(self) -> None:
         """Power off."""
@@ -112,6 +120,17 @@ class Container:
         time.sleep(0.3)  # asked without a pause, systemd gets to nothing else
         state = self.run("systemctl", "is-system-running", check=False).stdout.strip()
         return state in ("running", "degraded")
+
+
+def _fields(text: str) -> dict[str, Any]:
+    found = re.findall(r'(?<= )(\w+)=("(?:[^"\\]|\\.)*"|[{[].*?[]}](?= \w+=|$)|\S+)', text)
+    values: dict[str, Any] = {}
+    for key, value in found:
+        try:
+            values[key] = json.loads(value)
+        except ValueError:
+            values[key] = value
+    return values
 
 
 def _codename() -> str:

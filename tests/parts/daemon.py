@@ -26,7 +26,7 @@ class Daemon:
         self.errors = config.with_suffix(".err")
         with self.errors.open("wb") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "edge_asd.cli", "run", "-c", str(config), *options],
+                [sys.executable, "-m", "edge_asd.cli", "run", "-c", str(config), "--log", "json", *options],
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,

@@ -175,6 +175,9 @@ def test_starts_without_microphone_and_broker_and_stays(pc: Container) -> None:
     assert pc.show(DEAF, "ActiveState") == "active"
     events = {e["event"] for e in pc.log(DEAF)}
     assert {"device_not_heard", "mqtt_unreachable"} <= events
+    warnings = [e["event"] for e in pc.log(DEAF, "--priority=warning")]
+    assert {"device_not_heard", "mqtt_unreachable"} <= set(warnings) and "ready" not in warnings
+    assert [e["priority"] for e in pc.log(DEAF, "--priority=notice") if e["event"] == "ready"] == [5]
     pc.run("systemctl", "reload", DEAF)
     time.sleep(1)
     assert (pc.show(DEAF, "ActiveState"), pc.show(DEAF, "NRestarts")) == ("active", "0")
@@ -269,7 +272,9 @@ def test_a_wrong_configuration_is_not_tried_again(pc: Container) -> None:
     assert pc.show(unit, "ExecMainStatus") == "78"
     time.sleep(2)
     assert (pc.show(unit, "ActiveState"), pc.show(unit, "NRestarts")) == ("failed", "0")
-    assert "/etc/edge-asd/broken.yaml:3:" in pc.run("journalctl", "--output=cat", "--unit", unit).stdout
+    assert (
+        "/etc/edge-asd/broken.yaml:3:" in pc.run("journalctl", "--output=cat", "--priority=err", "--unit", unit).stdout
+    )
 
 
 def test_the_unit_is_sound_and_locked_in(pc: Container) -> None:
