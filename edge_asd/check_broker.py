@@ -15,7 +15,8 @@ from edge_asd.config import Config
 from edge_asd.config_publish import MqttSection
 from edge_asd.errors import ConfigurationError
 from edge_asd.finding import Finding, State
-from edge_asd.secrets_file import find_secret, read_secret
+from edge_asd.publish.client_tls import client_tls
+from edge_asd.secrets_file import read_secret
 
 _SECONDS = 10.0
 """To wait for TCP, TLS and the broker's answer, each."""
@@ -94,16 +95,8 @@ def _log_in(client: paho.Client, settings: MqttSection) -> None:
     if settings.username is not None:
         file = settings.password_file
         client.username_pw_set(settings.username, read_secret(file, "mqtt.password_file") if file else None)
-    if settings.tls is None:
-        return
-    try:
-        context = ssl.create_default_context(cafile=settings.tls.ca)
-        if settings.tls.certificate is not None:
-            key = settings.tls.key
-            context.load_cert_chain(settings.tls.certificate, find_secret(key) if key else None)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError(f"a certificate or key of mqtt.tls cannot be used: {error}") from None
-    client.tls_set_context(context)
+    if settings.tls is not None:
+        client.tls_set_context(client_tls(settings.tls))
 
 
 def _in_words(error: Exception, settings: MqttSection) -> str:

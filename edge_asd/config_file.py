@@ -30,6 +30,7 @@ from edge_asd.config_publish import (
 from edge_asd.config_scoring import ScoringSection
 from edge_asd.config_types import dotted
 from edge_asd.errors import ConfigurationError
+from edge_asd.secrets_file import is_secret, without_login
 from edge_asd.strict_yaml import Document, YamlError, load, on_one_line
 
 _MAX_BYTES = 500_000
@@ -127,11 +128,22 @@ def _explain(path: Path, document: Document, error: Any) -> str:
         message = "must not be empty"
     else:
         message = re.sub("^Input should", "should", message)
+        message = re.sub("^Input is not a valid path.*", "should be the name of a file", message)
         message = re.sub("valid dictionary or instance of .*", "mapping of keys to values", message)
-        message = f"{message.replace('tuple', 'list')}, not {str(error['input'])[:60]!r}"
-        meant = meant_by_value(kind, error["input"], str(location[-1]))
+        shown = _shown(error["input"], location)
+        message = message.replace("tuple", "list") + (f", not {shown!r}" if shown is not None else "")
+        meant = meant_by_value(kind, error["input"], str(location[-1])) if shown is not None else None
         message += f"; {meant}" if meant else ""
     return f"{path}:{line}:{column}: {on_one_line(f'{key}: {message}')}"
+
+
+def _shown(value: Any, location: tuple[Any, ...]) -> str | None:
+    """A value as far as a message may quote it; None where it may be a secret."""
+    if any(is_secret(str(part)) for part in location):
+        return None
+    if isinstance(value, dict | list):  # what is in it may be anything
+        return "{...}" if isinstance(value, dict) else "[...]"
+    return without_login(str(value))[:60]
 
 
 def _known_keys(location: tuple[Any, ...]) -> list[str]:

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from edge_asd.config_types import Number, RelativePath, Section, Topic, as_section
+from edge_asd.config_types import Number, RelativePath, SecretPath, Section, Topic, as_section
+from edge_asd.secrets_file import without_login
 
 
 class TlsSection(Section):
@@ -16,8 +17,8 @@ class TlsSection(Section):
     """Certificate of the authority that signed the broker's."""
     certificate: RelativePath | None = None
     """The client's own, with ``key``."""
-    key: RelativePath | None = None
-    """Of the client's own certificate."""
+    key: SecretPath | None = None
+    """Of the client's own certificate, without a passphrase; looked for in $CREDENTIALS_DIRECTORY first."""
 
     @model_validator(mode="after")
     def _is_a_pair(self) -> Self:
@@ -56,7 +57,7 @@ class MqttSection(Section):
     """Without this section there is no TLS."""
     username: str | None = None
     """For the broker."""
-    password_file: RelativePath | None = None
+    password_file: SecretPath | None = None
     """Its first line is the password; looked for in $CREDENTIALS_DIRECTORY first."""
     discovery: Annotated[DiscoverySection | None, BeforeValidator(_discovery)] = None
     """Of Home Assistant."""
@@ -67,11 +68,12 @@ class MqttSection(Section):
         try:
             host.encode("idna")
         except UnicodeError:
-            raise ValueError(f"{host!r} is not a host name") from None
+            raise ValueError(f"{without_login(host)!r} is not a host name") from None
         is_address = host.count(":") > 1 and all(c in "0123456789abcdefABCDEF:.%" for c in host.partition("%")[0])
         if not is_address and any(not c.isprintable() or c in " /:[]@" for c in host):
+            shown = without_login(host)
             raise ValueError(
-                f"{host!r} must be the name or address alone, as in broker.plant-3; the port has its own key"
+                f"{shown!r} must be the name or address alone, as in broker.plant-3; the port has its own key"
             )
         return host
 
@@ -87,7 +89,7 @@ class ServerTlsSection(Section):
 
     certificate: RelativePath
     """In PEM form, with what signed it but the root; read again when it was renewed."""
-    key: RelativePath
+    key: SecretPath
     """Without a passphrase; looked for in $CREDENTIALS_DIRECTORY first."""
 
 
@@ -112,14 +114,14 @@ class MetricsSection(Section):
     """Without this section there is no TLS."""
     username: Annotated[str, Field(min_length=1)] | None = None
     """Who may read, by HTTP basic authentication; with ``password_file``."""
-    password_file: RelativePath | None = None
+    password_file: SecretPath | None = None
     """Its first line is the password; looked for in $CREDENTIALS_DIRECTORY first."""
 
     @field_validator("username")
     @classmethod
     def _has_no_colon(cls, name: str | None) -> str | None:
         if name is not None and (":" in name or not name.isprintable()):
-            raise ValueError(f"{name!r} must have no colon: it ends the name in basic authentication")
+            raise ValueError("must have no colon: it ends the name in basic authentication")
         return name
 
     @model_validator(mode="after")
@@ -132,7 +134,7 @@ class MetricsSection(Section):
     @classmethod
     def _is_an_address(cls, text: str) -> str:
         host, _, port = text.rpartition(":")
-        if not host or not port.isdecimal() or not 0 <= int(port) <= 65535:
+        if not host or "@" in host or not port.isdecimal() or not 0 <= int(port) <= 65535:
             raise ValueError("must be ADDRESS:PORT, for example 127.0.0.1:9464")
         return text
 

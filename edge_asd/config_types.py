@@ -33,6 +33,18 @@ RelativePath = Annotated[Path, BeforeValidator(_as_path), Field(strict=False)]
 """A path; a relative one starts at the configuration's folder."""
 
 
+def _as_name_of_secret(value: Any) -> Any:
+    if isinstance(value, str) and ("-----BEGIN" in value or not value.isprintable()):
+        raise ValueError("must be the name of a file that holds it; the secret itself does not belong here")
+    if isinstance(value, str) and value.startswith(("~", "$")):  # refused below, but quoted
+        raise ValueError("must be written out: ~ and $VARIABLES are not read")
+    return value
+
+
+SecretPath = Annotated[RelativePath, BeforeValidator(_as_name_of_secret)]
+"""Of a password's or key's file; looked for in $CREDENTIALS_DIRECTORY first, see `edge_asd.secrets_file`."""
+
+
 def _as_topic(text: str) -> str:
     if not text or any(c in text for c in "+#\0") or text.startswith("$share/") or len(text.encode()) > 65_535:
         raise ValueError("must be one MQTT topic, without the wildcards + and #")

@@ -1,14 +1,29 @@
-"""Passwords and keys in files of their own, which systemd may have put elsewhere (``LoadCredential=``)."""
+"""Passwords and keys: in files of their own, where systemd may have put them (``LoadCredential=``); in no message."""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from edge_asd.errors import ConfigurationError
 
 _MOST_BYTES = 65_536
 """No password is longer; what is named by mistake may have no end."""
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:)?//")
+_SECRET_KEYS = ("pass", "secret", "token", "user", "login", "credential", "auth")
+
+
+def is_secret(key: str) -> bool:
+    """Whether what stands behind a key, one that is not known too, may be a secret, which no message may quote."""
+    return key.lower() in ("key", "pwd", "pw") or any(word in key.lower() for word in _SECRET_KEYS)
+
+
+def without_login(text: str) -> str:
+    """A text that may be a URL, without user and password: ``mqtt://…@broker``."""
+    login, at, rest = text.rpartition("@")
+    scheme = _SCHEME.match(login)
+    return f"{scheme[0] if scheme else ''}…@{rest}" if at else text
 
 
 def find_secret(path: Path) -> Path:
@@ -21,6 +36,13 @@ def find_secret(path: Path) -> Path:
         return place if place.exists() else path
     except OSError:
         return place  # whoever reads it says what is wrong
+
+
+def why_missing(path: Path) -> str:
+    """What to say of a secret's file that is nowhere, for the person who has to put it there."""
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    hint = f", and no {path.name} in {credentials}: does LoadCredential= of the unit name it?" if credentials else ""
+    return f"no such file{hint}"
 
 
 def read_secret(path: Path, key: str) -> str:
@@ -38,9 +60,11 @@ def read_secret(path: Path, key: str) -> str:
         with place.open("rb") as file:
             secret = file.read(_MOST_BYTES).decode("utf-8").split("\n", 1)[0].removesuffix("\r")
     except FileNotFoundError:
-        raise ConfigurationError(f"{key}: {place}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{key}: {place}: {error}") from None
+        raise ConfigurationError(f"{key}: {place}: {why_missing(path)}") from None
+    except UnicodeDecodeError as error:  # whose own words have a byte of the secret
+        raise ConfigurationError(f"{key}: {place}: is no text, as the {error.encoding} codec reads it") from None
+    except OSError as error:
+        raise ConfigurationError(f"{key}: {place}: {error.strerror or error}") from None
     if not secret:
         raise ConfigurationError(f"{key}: {place}: its first line is empty")
     return secret

@@ -14,6 +14,8 @@ from typing import Any
 
 import yaml
 
+from edge_asd.secrets_file import is_secret
+
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)\Z")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
 _LITERALS = {"true": True, "false": False, "null": None, "~": None, "": None}
@@ -95,7 +97,9 @@ class _Loader(yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
             raise _error(event, "uses an anchor (& and *); write the value out")
         if event.tag is not None:
-            raise _error(event, f"has a tag, {event.tag}; tags are not read")
+            has_key = isinstance(index, yaml.ScalarNode)  # an item of a list has a number
+            tag = "" if has_key and is_secret(index.value) else f", {event.tag}"
+            raise _error(event, f"has a tag{tag}; tags are not read: put a text that begins with ! in quotes")
         if self._depth > _MAX_DEPTH:
             raise _error(event, "is nested too deeply")
         self._depth += 1
@@ -151,7 +155,7 @@ def _value(node: yaml.Node, path: Path, document: Document) -> Any:
     if isinstance(node, yaml.SequenceNode):
         return [_value(item, (*path, index), document) for index, item in enumerate(node.value)]
     assert isinstance(node, yaml.ScalarNode)  # there is no fourth kind
-    return _scalar(node)
+    return _scalar(node, path)
 
 
 def _mapping(node: yaml.MappingNode, path: Path, document: Document) -> dict[Hashable, Any]:
@@ -169,7 +173,7 @@ def _mapping(node: yaml.MappingNode, path: Path, document: Document) -> dict[Has
     return values
 
 
-def _scalar(node: yaml.ScalarNode) -> Any:
+def _scalar(node: yaml.ScalarNode, path: Path) -> Any:
     text: str = node.value
     if node.style is not None:
         return text
@@ -179,7 +183,8 @@ def _scalar(node: yaml.ScalarNode) -> Any:
         return int(text) if len(text) < 20 else float(text)
     for pattern, advice in _TRAPS:
         if pattern.match(text):
-            raise _error(node, f"{text} is ambiguous in YAML: {advice}")
+            shown = "this" if any(is_secret(str(part)) for part in path) else text
+            raise _error(node, f"{shown} is ambiguous in YAML: {advice}")
     if _FLOAT.match(text):
         return float(text)
     return text

@@ -297,7 +297,7 @@ def test_wrong_values_elsewhere(file, old, new, place, says):
         ("metrics: {listen: 'a:'}", "7:11", "must be ADDRESS:PORT"),
         ("metrics: {username: prometheus}", "7:1", "username and password_file go together: give both or none"),
         ("metrics: {password_file: word}", "7:1", "username and password_file go together: give both or none"),
-        ("metrics: {username: 'a:b', password_file: word}", "7:11", "'a:b' must have no colon"),
+        ("metrics: {username: 'a:b', password_file: word}", "7:11", "username: must have no colon"),
         ("metrics: {username: a, password: b}", "7:24", "metrics.password: is not a known key; did you mean password_"),
         ("metrics: {tls: {certificate: a}}", "7:11", "metrics.tls.key: is missing"),
         ("metrics: {tls: {certificate: a, key: b, ca: c}}", "7:41", "not a known key; known are certificate, key"),

@@ -17,8 +17,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edge_asd.config_publish import MqttSection, TlsSection
-from edge_asd.errors import ConfigurationError
+from edge_asd.config_publish import MqttSection
+from edge_asd.publish.client_tls import client_tls
 from edge_asd.secrets_file import read_secret
 
 CONNECT_SECONDS = 10.0
@@ -42,7 +42,7 @@ def client_factory(settings: MqttSection, client_id: str) -> ClientFactory:
     """
     file = settings.password_file
     password = None if file is None else read_secret(file, "mqtt.password_file")
-    context = None if settings.tls is None else _tls(settings.tls)
+    context = None if settings.tls is None else client_tls(settings.tls)
 
     def make() -> paho.Client:
         client = paho.Client(CallbackAPIVersion.VERSION2, client_id, protocol=paho.MQTTv5)
@@ -142,13 +142,3 @@ _REFUSALS = {
     0x87: "look at mqtt.username and mqtt.password_file, and at what the broker allows",
     0x8C: "the broker wants another kind of login",
 }
-
-
-def _tls(settings: TlsSection) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=settings.ca)
-        if settings.certificate is not None:
-            context.load_cert_chain(settings.certificate, settings.key)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError(f"mqtt.tls: a certificate or key cannot be used: {error}") from None
-    return context

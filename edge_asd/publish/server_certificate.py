@@ -28,7 +28,7 @@ class ServerCertificate:
             self._stamp = self._stamp_of_files()
             self._context = self._load()
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-            raise ConfigurationError(f"metrics.tls: {self._names()}: {_reason(error)}") from None
+            raise ConfigurationError(f"metrics.tls: {self._names()}: {reason_in_words(error)}") from None
         self._looked_at = time.monotonic()
 
     def context(self) -> ssl.SSLContext:
@@ -49,7 +49,7 @@ class ServerCertificate:
         except (OSError, ValueError) as error:
             # Two files are not replaced at one moment: the next look may find both.
             if stamp != self._stamp:
-                self._log("metrics_certificate_not_used", "warning", files=self._names(), error=_reason(error))
+                self._log("metrics_certificate_not_used", "warning", files=self._names(), error=reason_in_words(error))
         self._stamp = stamp
 
     def _load(self) -> ssl.SSLContext:
@@ -67,7 +67,7 @@ class ServerCertificate:
         return f"{self._settings.certificate}, {find_secret(self._settings.key)}"
 
 
-def _reason(error: Exception) -> str:
+def reason_in_words(error: Exception) -> str:
     """OpenSSL's own words, where it has any, without the numbers of its source; for a missing file, which."""
     if isinstance(error, ssl.SSLError):
         if not error.reason:
