@@ -46,6 +46,7 @@ demo: $(VENV)/.daemon
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not system and not package" -n 2 --dist loadfile
 
+# EDGE_ASD_MUTATED_DETECTORS: how many detector files gone wrong are tried (1,000 unless given).
 test-system: $(VENV)/.test apt
 	$(BIN)/python -m pytest -m system
 
