@@ -96,6 +96,7 @@ def test_every_command_has_been_looked_at(run: Run) -> None:
         ["--loud"],
         ["run"],
         ["run", "-c"],
+        ["run", "-c", "x.yaml", "--log", "xml"],
         ["replay"],
         ["replay", "x.wav"],
         ["replay", "--detector"],

@@ -124,6 +124,7 @@ def configure(folder: Path, tiny: Callable[..., bytes]) -> None:
             head + f"machines:\n  - {{name: {name}, recordings: loud.wav, repeat: true, {machine.format(detector)}}}\n"
         )
     (folder / "broken.yaml").write_text(head + "machines: [{name: press, chanel: 1}]\n")
+    (folder / "keyless.yaml").write_text((folder / "deaf.yaml").read_text())
     for path in folder.iterdir():
         path.chmod(0o644)
     (folder / "secrets").mkdir(mode=0o700)
@@ -132,6 +133,9 @@ def configure(folder: Path, tiny: Callable[..., bytes]) -> None:
     drop_in.mkdir(parents=True)
     credential = "LoadCredential=mqtt-password:/etc/edge-asd/secrets/mqtt-password"
     (drop_in / "password.conf").write_text(f"[Service]\n{credential}\n")
+    keyless = folder.parent / "systemd/system/edge-asd@keyless.service.d"
+    keyless.mkdir()
+    (keyless / "password.conf").write_text("[Service]\nLoadCredential=mqtt-password:/etc/edge-asd/secrets/none\n")
     # So that nobody waits for half a minute.
     quick = folder.parent / "systemd/system/edge-asd@.service.d"
     quick.mkdir()
@@ -275,6 +279,20 @@ def test_a_wrong_configuration_is_not_tried_again(pc: Container) -> None:
     assert (
         "/etc/edge-asd/broken.yaml:3:" in pc.run("journalctl", "--output=cat", "--priority=err", "--unit", unit).stdout
     )
+
+
+def test_a_credential_that_is_missing_is_not_tried_again(pc: Container) -> None:
+    """Without the drop-in the daemon itself says what it misses."""
+    unit = "edge-asd@keyless.service"
+    assert pc.run("systemctl", "start", unit, check=False).returncode != 0
+    time.sleep(2)
+    assert (pc.show(unit, "ExecMainStatus"), pc.show(unit, "NRestarts")) == ("243", "0")
+    shutil.rmtree(pc.root / "etc/systemd/system/edge-asd@keyless.service.d")
+    pc.run("systemctl", "daemon-reload")
+    assert pc.run("systemctl", "start", unit, check=False).returncode != 0
+    assert (pc.show(unit, "ExecMainStatus"), pc.show(unit, "NRestarts")) == ("78", "0")
+    said = pc.run("journalctl", "--output=cat", "--priority=err", "--unit", unit).stdout
+    assert "mqtt.password_file: /etc/edge-asd/mqtt-password: no such file" in said
 
 
 def test_the_unit_is_sound_and_locked_in(pc: Container) -> None:
