@@ -201,3 +201,40 @@ def test_a_full_disk_is_no_error_and_is_told_of_when_there_is_room(tmp_path: Pat
         log.close()
     lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     assert [(line["event"], line.get("lines")) for line in lines] == [("lines_lost", 50), ("after", None)]
+
+
+def test_a_pipe_that_does_not_block_loses_nothing() -> None:
+    """Another process at its end may have made it so, for both."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with os.fdopen(writing, "w") as stream, os.fdopen(reading) as read:
+        log = Log(stream)
+        for number in range(2000):
+            log("heard", number=number, text="x" * 100)
+        found = [json.loads(read.readline())["number"] for _ in range(2000)]
+        log.close()
+    assert found == list(range(2000))
+
+
+TEARS = """
+import resource, sys
+from edge_asd.publish.log import Log
+log = Log()
+limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (130, limits[1]))
+log("first")
+log("second", text="x" * 100)
+while not log._dropped:
+    pass
+resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+log("third")
+log.close()
+"""
+
+
+def test_a_line_that_was_cut_off_spoils_no_other(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("w") as stream:
+        subprocess.run([sys.executable, "-c", TEARS], stdout=stream, check=True, timeout=20)
+    first, torn, lost, third = (tmp_path / "log").read_text().splitlines()
+    assert [json.loads(line)["event"] for line in (first, lost, third)] == ["first", "lines_lost", "third"]
+    assert torn.startswith('{"time"') and len(first) + 1 + len(torn) == 130
