@@ -146,7 +146,8 @@ def test_an_error_in_the_journal_is_an_error_there(tmp_path: Path, monkeypatch: 
 
 
 ENDS = """
-import os, sys
+import sys
+from edge_asd.publish import log as log_module
 from edge_asd.publish.log import Log
 log = Log(form="json")
 sys.stdin.read(1)
@@ -168,7 +169,7 @@ def test_a_reader_that_has_gone_costs_neither_words_nor_the_exit_status() -> Non
 
 def test_a_reader_that_stalls_for_ever_costs_neither_words_nor_the_exit_status() -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", ENDS.replace("3000", "2000")],
+        [sys.executable, "-c", ENDS.replace("log.close", "log_module._FAREWELL_SECONDS = 0.2\nlog.close")],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

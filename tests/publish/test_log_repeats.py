@@ -72,7 +72,7 @@ def test_a_flood_is_ten_lines_and_a_count(scene: Scene, every: float) -> None:
 
 
 def test_a_flood_for_a_day_is_counted_every_ten_minutes_and_nothing_is_lost(scene: Scene) -> None:
-    count = scene.flood("scoring_failed", 86_400, 1.0, "error", machine="rail-7", error="the graph is broken")
+    count = scene.flood("scoring_failed", 86_400, 10.0, "error", machine="rail-7", error="the graph is broken")
     lines = scene.lines()
     assert len(of(lines, "scoring_failed")) + sum(line["count"] for line in of(lines, "repeated")) == count
     assert len(lines) <= (MOST_REPEATS + 1) * 86_400 / RUN_SECONDS
