@@ -85,8 +85,7 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     run.add_argument(
         "--log",
         choices=("text", "json"),
-        default="text",
-        help="lines to read, or one JSON object a line (default text)",
+        help="lines to read, or one JSON object a line (default text on a terminal and in the journal, else JSON)",
     )
 
 

@@ -21,6 +21,7 @@ from edge_asd.detector import Detector
 from edge_asd.errors import ConfigurationError, DetectorError, RecordingError
 from edge_asd.pause import Pause
 from edge_asd.pipeline import MachineDetector, Pipeline, Reading
+from edge_asd.publish.journal import Level
 from edge_asd.publish.log import Log
 from edge_asd.publish.payloads import MachineState, Place
 from edge_asd.site_calibration import calibration_in_use
@@ -199,7 +200,7 @@ def device_settings(section: DeviceSection) -> DeviceSettings:
 class Note(Protocol):
     """Takes what there is to say of the machines: the log, or whoever wants to know first."""
 
-    def __call__(self, event: str, level: str = "info", **fields: Any) -> None:
+    def __call__(self, event: str, level: Level = "info", **fields: Any) -> None:
         """One line, see `edge_asd.publish.log.Log`."""
 
 

@@ -20,6 +20,7 @@ from edge_asd.config_file import load_config
 from edge_asd.errors import EdgeAsdError
 from edge_asd.machine import Machine, load_machines
 from edge_asd.publish.announcer import Announcer
+from edge_asd.publish.journal import Level
 from edge_asd.publish.log import Log
 from edge_asd.publish.metrics import Metrics
 from edge_asd.reload_plan import Plan, Swap, plan
@@ -104,7 +105,7 @@ class Reloader:
         if self._is_stopping:
             return ""
         changed = {swap.machine.name: swap.changes for swap in found.swaps if swap.changes}
-        level = "warning" if found.restart_needed else "info"
+        level: Level = "warning" if found.restart_needed else "notice"
         self._log("reloaded", level, changed=changed, restart_needed=found.restart_needed)
         self._metrics.reload_successful.set(1)
         self._metrics.reload_time.set_to_current_time()
@@ -115,9 +116,9 @@ class Reloader:
 
     def _read(self) -> Plan:
         """Read and verify everything; raises ConfigurationError. The log is told of machines that will change."""
-        said: list[tuple[str, str, dict[str, Any]]] = []
+        said: list[tuple[str, Level, dict[str, Any]]] = []
 
-        def note(event: str, level: str = "info", **fields: Any) -> None:
+        def note(event: str, level: Level = "info", **fields: Any) -> None:
             said.append((event, level, fields))
 
         wanted = load_config(self._config.file)

@@ -23,6 +23,13 @@ def is_journal(stream: TextIO | None) -> bool:
     return False
 
 
+def is_for_people(stream: TextIO | None) -> bool:
+    """Whether people read a stream: in the journal, or on a terminal."""
+    with contextlib.suppress(ValueError):  # it is closed
+        return is_journal(stream) or (stream is not None and stream.isatty())
+    return False
+
+
 def priority(level: Level) -> str:
     """What journald takes off the beginning of a line, and for its level: sd-daemon(3)."""
     return f"<{_PRIORITIES[level]}>"

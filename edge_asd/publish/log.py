@@ -10,7 +10,7 @@ import sys
 import threading
 from typing import Any, TextIO
 
-from edge_asd.publish.journal import Level, is_journal
+from edge_asd.publish.journal import Level, is_for_people, is_journal
 from edge_asd.publish.log_line import Form, line_format, plain
 from edge_asd.publish.log_repeats import Repeats
 
@@ -27,15 +27,19 @@ class Log:
     Lines that find no room are counted, and the count is the next line.
     """
 
-    def __init__(self, stream: TextIO | None = None, *, form: Form = "json", repeats: Repeats | None = None) -> None:
+    def __init__(
+        self, stream: TextIO | None = None, *, form: Form | None = None, repeats: Repeats | None = None
+    ) -> None:
         """
         Args:
             stream: standard output unless given.
-            form: of the lines, see `line_format`; the journal is found by itself.
+            form: of the lines, see `line_format`; text unless given where people read, on a terminal and in the
+                journal, and JSON where programs do. The journal is found by itself.
             repeats: keeps repeats back; without it everything is written.
         """
         self._stream = stream or sys.stdout
-        self._line = line_format(form, is_journal=is_journal(self._stream))
+        usual: Form = "text" if is_for_people(self._stream) else "json"
+        self._line = line_format(form or usual, is_journal=is_journal(self._stream))
         self._repeats = repeats
         self._waiting: queue.Queue[tuple[str, int] | None] = queue.Queue(_MOST_WAITING)
         """Lines, and how many events each stands for."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import json
 import os
+import pty
 import re
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import pytest
@@ -134,6 +135,30 @@ def test_the_journal_is_known_by_its_stream(journal: str) -> None:
     done = subprocess.run([sys.executable, "-c", SPEAKS, journal], capture_output=True, text=True, check=True)
     assert re.fullmatch("<3>heard machine=a\n" if journal == "out" else TIME + " error heard machine=a\n", done.stdout)
     assert done.stderr == "edge-asd: it is broken\n", "standard error is another stream"
+
+
+def test_people_get_text_and_programs_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(stream: TextIO, form: Form | None = None) -> None:
+        monkeypatch.setenv("JOURNAL_STREAM", journal)
+        log = Log(stream, form=form)
+        log("heard", machine="a")
+        log.close()
+
+    ours, theirs = pty.openpty()
+    with os.fdopen(theirs, "w") as terminal, (tmp_path / "file").open("w+") as file:
+        found = os.fstat(file.fileno())
+        journal = "0:0"
+        write(terminal)
+        assert os.read(ours, 1000).decode().endswith(" info heard machine=a\r\n")
+        write(file)
+        journal = f"{found.st_dev}:{found.st_ino}"
+        write(file)
+        write(file, "json")
+        file.seek(0)
+        in_file, in_journal, asked_for = file.readlines()
+    os.close(ours)
+    assert json.loads(in_file)["event"] == "heard" and in_journal == "<6>heard machine=a\n"
+    assert json.loads(asked_for.removeprefix("<6>"))["machine"] == "a"
 
 
 def test_an_error_in_the_journal_is_an_error_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
