@@ -44,7 +44,7 @@ def test_what_is_new_is_taken_up_and_told(plant: Plant, schema: Callable[[str], 
         "name: rail-8",
     )
     told = plant.reload()
-    assert (told["event"], told["level"], told["restart_needed"]) == ("reloaded", "info", [])
+    assert (told["event"], told["level"], told["restart_needed"]) == ("reloaded", "notice", [])
     assert told["changed"] == {"rail-7": ["detectors", "alarm", "active_when"]}
     assert rail.pipeline is pipeline is rail.state.pipeline
     assert [d.name for d in pipeline.detectors] == ["b.onnx", "a.onnx"] and pipeline.active_above_dbfs == -70

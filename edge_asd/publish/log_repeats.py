@@ -27,6 +27,8 @@ NEVER_KEPT_BACK = frozenset(
         # Of the start and the end: for each of a hundred machines there is one.
         *("ready", "stopped", "operating_point", "active_when", "calibration", "calibration_not_used"),
         *("evidence", "evidence_off", "recordings_ended"),
+        # Somebody waits for it.
+        *("reloaded", "reload_failed"),
         # Ends the daemon, or sets its database aside.
         *("hangs", "sound_system_hangs", "outbox_corrupt"),
     ]
