@@ -6,8 +6,10 @@ import json
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+from edge_asd.alarm import AlarmEvent
 from edge_asd.maintenance import Maintenance
 from edge_asd.pipeline import Pipeline, Reading, Signal
 from edge_asd.publish import memory, payloads
@@ -28,6 +30,9 @@ class Announcer:
         self.mqtt: MqttPublisher | None = None
         """The broker's end, where there is one; it in turn calls `say_all_soon`."""
         self._log, self._metrics, self._outbox = log, metrics, outbox
+        outbox.reconcile = memory.reconcile
+        self._restored: set[str] = set()
+        """Machines that go on where the last process ended, as far as anything is known of that."""
         self._saved: dict[str, dict[str, Any]] = {}
         """By machine: the essence of what the outbox remembers."""
         self._lock = threading.Lock()
@@ -35,33 +40,24 @@ class Announcer:
         """When all states are to be sent again, on the monotonic clock."""
 
     def restore(self, states: Sequence[MachineState]) -> None:
-        """Go on where the last process ended; before the first reading."""
-        for state in states:
-            machine = state.place.machine
-            remembered = self._outbox.recall(memory.key(machine))
-            if remembered is None:
-                continue
-            try:
-                memory.restore(state, remembered)
-            except ValueError as error:
-                self._log("alarm_not_restored", "error", machine=machine, error=str(error))
-                continue
-            self._metrics.be(machine, state.condition, state.signal, state.suspect)
-            incident = state.pipeline.alarm.incident
-            self._log("alarm_restored", machine=machine, incident=incident, sequence=state.sequence)
+        """Go on where the last process ended; before the first reading. While the database is away, `tell` does it."""
+        if self._outbox.can_recall:
+            for state in states:
+                self._restore(state, self._outbox.recall(memory.key(state.place.machine)))
 
     def tell(self, state: MachineState, reading: Reading, evidence: Evidence | None = None) -> None:
         """Tell of a reading, the next of its machine, whose ``state`` takes it up, with what there is to show."""
         with self._lock:
             has_changed = state.take(reading)
+            has_changed = self._catch_up(state, reading) or has_changed
             # The last windows are scored when the sound has ended or the device is gone; a gap tells nothing new.
             if state.signal != "none" and not reading.lost:
                 found = reading.finding
                 heard = state.hear("ok", None) if found is None else state.hear("suspect", found.text, found.reason)
                 has_changed = heard or has_changed
             self._metrics.count(state.place.machine, reading, time.time())
-            alert = None if reading.event is None else payloads.alert(state, reading, evidence)
-            if alert is not None:
+            alerts = self._alerts(state, reading, evidence)
+            for alert in alerts:
                 self._log(
                     "alert",
                     "warning" if alert["event"] == "raised" else "notice",
@@ -71,10 +67,10 @@ class Announcer:
                     threshold=alert["threshold"],
                     alert=alert,
                 )
-            self._keep(state, reading, alert)
+            self._keep(state, reading, alerts)
             if self.mqtt is not None:
                 self.mqtt.score(state.place, payloads.score(state, reading))
-            if has_changed or alert is not None:
+            if has_changed or alerts:
                 self._say(state)
 
     def hear(self, state: MachineState, signal: Signal, reason: str | None) -> None:
@@ -116,16 +112,54 @@ class Announcer:
             for state in states:
                 self.mqtt.state(state.place, payloads.machine_state(state))
 
-    def _keep(self, state: MachineState, reading: Reading, alert: dict[str, Any] | None) -> None:
-        """Alert and alarm's state in one transaction. Normal sound changes nothing, and writes nothing."""
+    def _restore(self, state: MachineState, remembered: Any | None) -> bool:
+        machine = state.place.machine
+        self._restored.add(machine)
+        if remembered is None:
+            return False
+        try:
+            memory.restore(state, remembered)
+        except ValueError as error:
+            self._log("alarm_not_restored", "error", machine=machine, error=str(error))
+            return False
+        self._metrics.be(machine, state.condition, state.signal, state.suspect)
+        incident = state.pipeline.alarm.incident
+        self._log("alarm_restored", machine=machine, incident=incident, sequence=state.sequence)
+        return True
+
+    def _catch_up(self, state: MachineState, reading: Reading) -> bool:
+        """Where the database was away at the start: go on with what it remembers as soon as it is there."""
+        if state.place.machine in self._restored or not self._outbox.can_recall:
+            return False
+        found = self._outbox.recall(memory.key(state.place.machine))
+        self._saved.pop(state.place.machine, None)
+        made = memory.remember(state, reading.end)
+        return self._restore(state, None if found is None else memory.reconcile(found, made))
+
+    def _alerts(self, state: MachineState, reading: Reading, evidence: Evidence | None) -> list[dict[str, Any]]:
+        """What a reading raises or clears, after what is still to be cleared of a former process."""
+        if reading.event is not None and state.place.machine not in self._restored:
+            # The last number is not known, and none may be lower than one before.
+            state.sequence = max(state.sequence, int(time.time()))
+        alerts = []
+        if reading.result == "scored":
+            for incident in state.overtaken:
+                alerts.append(payloads.alert(state, replace(reading, event=AlarmEvent("cleared", incident))))
+            state.overtaken = []
+        if reading.event is not None:
+            alerts.append(payloads.alert(state, reading, evidence))
+        return alerts
+
+    def _keep(self, state: MachineState, reading: Reading, alerts: Sequence[dict[str, Any]]) -> None:
+        """Alerts and alarm's state in one transaction. Normal sound changes nothing, and writes nothing."""
         essence = memory.essence(state)
-        if alert is None and essence == self._saved.get(state.place.machine):
+        if not alerts and essence == self._saved.get(state.place.machine):
             return
         self._saved[state.place.machine] = essence
         messages = []
-        if alert is not None and self.mqtt is not None:
+        if self.mqtt is not None:
             topic = machine_topic(state.place, "alert")
-            messages.append(Message(alert["id"], topic, json.dumps(alert), time.time()))
+            messages = [Message(alert["id"], topic, json.dumps(alert), time.time()) for alert in alerts]
         self._outbox.put(messages, {memory.key(state.place.machine): memory.remember(state, reading.end)})
 
     def _say(self, state: MachineState) -> None:

@@ -7,6 +7,7 @@ the clock that counts from boot, which never steps, and by the wall clock, for w
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -25,7 +26,12 @@ def key(machine: str) -> str:
 
 def essence(state: MachineState) -> dict[str, Any]:
     """What makes it worth saving: it stays the same while nothing changes that matters."""
-    return {"alarm": state.pipeline.alarm.snapshot(), "sequence": state.sequence, "last_alert": state.last_alert}
+    return {
+        "alarm": state.pipeline.alarm.snapshot(),
+        "sequence": state.sequence,
+        "last_alert": state.last_alert,
+        "overtaken": list(state.overtaken),
+    }
 
 
 def remember(state: MachineState, heard: int) -> dict[str, Any]:
@@ -45,6 +51,28 @@ def remember(state: MachineState, heard: int) -> dict[str, Any]:
     return {**essence(state), "since": iso(state.since), "clock": clock}
 
 
+def reconcile(found: Any, made: dict[str, Any]) -> Any:
+    """What is to be remembered where a process did not know what was remembered before: the disk was away.
+
+    As long as nothing was told since, it counts what was found. Else its own alarm goes on, its numbers go on from the
+    higher one, and the incidents that were open before are overtaken: nobody has heard yet that they are over.
+
+    Args:
+        found: on disk; it may be damaged, and counts for nothing then.
+        made: by `remember`.
+    """
+    if made["last_alert"] is None and made["alarm"]["incident"] is None:
+        return found
+    try:
+        sequence, incident = int(found["sequence"]), found["alarm"]["incident"]
+        before = [str(uuid.UUID(i)) for i in (*found.get("overtaken", []), incident) if i is not None]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return made
+    known = (made["alarm"]["incident"], *made["overtaken"])
+    overtaken = [*made["overtaken"], *(incident for incident in before if incident not in known)]
+    return {**made, "sequence": max(sequence, made["sequence"]), "overtaken": overtaken}
+
+
 def restore(state: MachineState, remembered: Any) -> None:
     """Go on where another process ended.
 
@@ -56,11 +84,11 @@ def restore(state: MachineState, remembered: Any) -> None:
         since, former_clock = datetime.fromisoformat(remembered["since"]), _former_clock(state, remembered["clock"])
         if not (last_alert is None or isinstance(last_alert, dict)):
             raise TypeError(last_alert)
-        alarm = remembered["alarm"]
-    except (KeyError, TypeError, ValueError) as error:
+        alarm, overtaken = remembered["alarm"], [str(uuid.UUID(i)) for i in remembered.get("overtaken", [])]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"no state of a machine: {error!r}") from None
     state.pipeline.alarm.restore(alarm, former_clock)
-    state.sequence, state.last_alert = sequence, last_alert
+    state.sequence, state.last_alert, state.overtaken = sequence, last_alert, overtaken
     if state.pipeline.alarm.incident is not None:
         state.condition, state.since = state.pipeline.condition, since
 

@@ -22,6 +22,7 @@ from edge_asd.publish.log import Log
 from edge_asd.publish.metrics import Metrics
 from edge_asd.publish.outbox_file import Losses, Message, OutboxFile, is_damage
 from edge_asd.publish.outbox_lock import DatabaseLock
+from edge_asd.publish.outbox_memory import OutboxMemory, Reconcile
 from edge_asd.publish.outbox_rescue import set_aside
 
 MOST_BYTES = 64_000_000
@@ -50,12 +51,13 @@ class Outbox:
         self.path = path
         self.on_ready: Callable[[], None] = lambda: None
         """Called on the outbox's thread when there is something to send."""
+        self.reconcile: Reconcile = lambda found, made: made
+        """Asked, on the outbox's thread, for what was put before it was known what lies on disk."""
         self._log, self._metrics, self._most_bytes = log, metrics, most_bytes
         self._change = threading.Condition(threading.RLock())
         self._fresh: dict[str, tuple[Message, float]] = {}
         """By id, oldest first: not on disk yet, and since when."""
-        self._memory: dict[str, str] = {}
-        """By key: to be remembered, not on disk yet."""
+        self._memory = OutboxMemory()
         self._settled: dict[str, float] = {}
         """By id: delivered, and when; not marked on disk yet."""
         self._heads: dict[str, tuple[int, Message]] = {}
@@ -70,7 +72,6 @@ class Outbox:
         self._failure: str | None = None
         """Why the disk took nothing at the last attempt."""
         self._is_storing = self._is_closing = False
-        self._recalled: dict[str, Any] = {}
         self._lock: DatabaseLock | None = None
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
 
@@ -86,16 +87,22 @@ class Outbox:
         self._tell()
         self._thread.start()
 
+    @property
+    def can_recall(self) -> bool:
+        """The database was opened, if only lately."""
+        return self._memory.is_found
+
     def recall(self, key: str) -> Any | None:
-        """What was remembered under a key when the database was opened; None where nothing was."""
-        return self._recalled.get(key)
+        """What was remembered under a key when the database was opened; None where nothing was, or it was not yet."""
+        with self._change:
+            return self._memory.recall(key)
 
     def put(self, messages: Iterable[Message], memory: Mapping[str, Any]) -> None:
         """Hand in messages and what is to be remembered, one transaction; returns at once.
 
         Args:
             messages: to be sent, oldest first.
-            memory: anything JSON can hold, by key; takes the place of what was there.
+            memory: anything JSON can hold, by key; takes the place of what was there (not recalled: `reconcile`).
         """
         texts = {key: json.dumps(value) for key, value in memory.items()}
         with self._change:
@@ -105,7 +112,7 @@ class Outbox:
                     self._metrics.outbox_dropped.labels("full").inc()
                     self._log("alert_lost", "error", topic=lost.topic, id=lost.id, reason="the disk takes nothing")
                 self._fresh[message.id] = message, time.monotonic()
-            self._memory |= texts
+            self._memory.put(texts)
             self._change.notify()
 
     def take(self, is_free: Callable[[str], bool]) -> Message | None:
@@ -224,8 +231,8 @@ class Outbox:
     def _take_up(self, file: OutboxFile) -> None:
         """Begin with what lies in a file."""
         recalled, waiting, topics = file.memory(), file.waiting(), file.topics()
-        self._recalled = self._recalled or recalled
         with self._change:
+            self._memory.find(recalled)
             self._file, self._waiting = file, waiting
             self._losses = Losses()
             self._heads.clear()
@@ -238,19 +245,20 @@ class Outbox:
         assert file is not None  # just opened
         with self._change:
             messages = [message for message, _ in self._fresh.values()]
-            memory, settled = dict(self._memory), dict(self._settled)
+            memory, settled = self._memory.due(), dict(self._settled)
             self._is_storing = True
         try:
             if messages or memory or settled:
-                marked = file.store(messages, memory, settled)
-                self._note_stored(messages, memory, settled, marked)
+                texts = {key: self._memory.text(key, one, self.reconcile) for key, one in memory.items()}
+                marked = file.store(messages, texts, settled)
+                self._note_stored(messages, settled, marked)
+                with self._change:
+                    self._memory.note_stored(memory)
         finally:
             self._is_storing = False
             self._seek(file)
 
-    def _note_stored(
-        self, messages: list[Message], memory: Mapping[str, str], settled: Mapping[str, float], marked: int
-    ) -> None:
+    def _note_stored(self, messages: list[Message], settled: Mapping[str, float], marked: int) -> None:
         with self._change:
             self._waiting += len(messages) - marked
             for message in messages:
@@ -258,9 +266,6 @@ class Outbox:
                 self._fresh.pop(message.id, None)
                 if message.topic not in self._heads:
                     self._sought.setdefault(message.topic, 0)
-            for key, text in memory.items():
-                if self._memory.get(key) is text:
-                    del self._memory[key]
             for message_id in settled:
                 del self._settled[message_id]
 

@@ -50,6 +50,8 @@ class MachineState:
     sequence: int = 0
     """Of the last alert."""
     last_alert: dict[str, Any] | None = None
+    overtaken: list[str] = field(default_factory=list)
+    """Incidents of a former process that are still to be cleared, as this one has raised others without knowing."""
     reading: Reading | None = None
     """The last."""
     maintenance: Maintenance | None = None

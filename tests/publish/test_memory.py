@@ -15,6 +15,7 @@ from parts.waiting import until
 
 from edge_asd.clock import boot_time
 from edge_asd.publish import memory
+from edge_asd.publish import outbox as outbox_module
 from edge_asd.publish.announcer import Announcer
 from edge_asd.publish.log import Log
 from edge_asd.publish.metrics import Metrics
@@ -91,6 +92,99 @@ def test_a_vote_lives_on(path: Path) -> None:
     second = Process(path)
     assert [a["event"] for a in second.hear(LOUD)] == ["raised"]
     second.outbox.close()
+
+
+@pytest.fixture
+def away(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The disk is away until this link is removed; what is looked at again is so after 0.1 s."""
+    monkeypatch.setattr(outbox_module, "_RETRY_SECONDS", 0.1)
+    yield path.with_name(f"{path.name}.away")
+
+
+def take_away(path: Path, away: Path) -> None:
+    """As a disk that is mounted late: a folder is in the database's place."""
+    path.rename(away)
+    path.mkdir()
+
+
+def bring_back(path: Path, away: Path, process: Process) -> None:
+    path.rmdir()
+    away.rename(path)
+    until(lambda: process.outbox.can_recall, "the database", 5)
+
+
+def test_a_disk_that_comes_late_brings_the_open_incident(path: Path, away: Path) -> None:
+    first = Process(path)
+    (raised,) = first.hear(QUIET, LOUD, LOUD)
+    first.outbox.close()
+
+    take_away(path, away)
+    second = Process(path)
+    assert not second.hear(QUIET, None)
+    assert (second.state.sequence, second.state.condition) == (0, "normal"), "nothing is known, and scoring goes on"
+    bring_back(path, away, second)
+    until(lambda: not second.outbox._memory, "what was remembered meanwhile", 5)
+    second.hear(QUIET)
+    assert not second.events("alert")
+    assert (second.state.condition, second.state.last_alert) == ("anomalous", raised)
+    assert second.events("alarm_restored")[0]["incident"] == raised["incident"]
+    (cleared,) = second.hear(QUIET, QUIET)
+    assert (cleared["event"], cleared["sequence"], cleared["incident"]) == ("cleared", 2, raised["incident"])
+    second.outbox.close()
+
+
+def test_what_was_told_before_the_disk_came_goes_on_and_the_former_incident_is_cleared(path: Path, away: Path) -> None:
+    first = Process(path)
+    (former,) = first.hear(QUIET, LOUD, LOUD)
+    first.outbox.close()
+
+    take_away(path, away)
+    second = Process(path)
+    (raised,) = second.hear(LOUD, LOUD)
+    assert raised["sequence"] > time.time() - 60, "its number is above any that may have been"
+    bring_back(path, away, second)
+    cleared, *others = second.hear(None, LOUD)
+    assert (cleared["event"], cleared["incident"]) == ("cleared", former["incident"])
+    assert (cleared["sequence"], others) == (raised["sequence"] + 1, [])
+    assert second.state.pipeline.alarm.incident == raised["incident"] and second.state.condition == "anomalous"
+    second.outbox.close()
+
+    third = Process(path)
+    assert third.state.pipeline.alarm.incident == raised["incident"] and third.state.last_alert == cleared
+    (last,) = third.hear(QUIET, QUIET)
+    assert (last["event"], last["incident"]) == ("cleared", raised["incident"])
+    assert last["sequence"] == cleared["sequence"] + 1
+    third.outbox.close()
+
+
+def test_a_kill_right_after_the_disk_came_forgets_neither(path: Path, away: Path) -> None:
+    """The disk took what was made without knowing it, and no window came after that."""
+    first = Process(path)
+    (former,) = first.hear(QUIET, LOUD, LOUD)
+    first.outbox.close()
+
+    take_away(path, away)
+    second = Process(path)
+    (raised,) = second.hear(LOUD, LOUD)
+    bring_back(path, away, second)
+    until(lambda: not second.outbox._memory, "the disk", 5)
+    second.outbox.close()
+
+    third = Process(path)
+    assert third.state.pipeline.alarm.incident == raised["incident"]
+    (cleared,) = third.hear(LOUD)
+    assert (cleared["event"], cleared["incident"]) == ("cleared", former["incident"])
+    assert cleared["sequence"] == raised["sequence"] + 1
+    third.outbox.close()
+
+
+@pytest.mark.parametrize("damaged", [None, {}, {"sequence": 5, "alarm": 3}, {"sequence": 5, "alarm": {"incident": 3}}])
+def test_what_is_no_memory_is_not_reconciled_with(damaged: Any) -> None:
+    state = machine_state("rail-7")
+    for number in range(2):
+        reading(state, number, LOUD)
+    made = memory.remember(state, 0)
+    assert made["alarm"]["incident"] and memory.reconcile(damaged, made) == made
 
 
 def test_normal_sound_writes_nothing(path: Path) -> None:
