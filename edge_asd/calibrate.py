@@ -30,9 +30,9 @@ from edge_asd.site_calibration import (
     SiteCalibration,
     calibration_in_use,
     site_calibration_path,
-    state_folder,
     write_site_calibration,
 )
+from edge_asd.state_folder import state_folder_in_use
 from edge_asd.verification import load_detector
 
 _MOST_GIGABYTES = 5.0
@@ -61,7 +61,7 @@ def calibrate(options: argparse.Namespace) -> int:
         raise UsageError(f"--channel {options.channel}: channels are counted from 1")
     config = load_config(options.config)
     settings = _machine(config, options.machine)
-    state = options.state or state_folder()
+    state = state_folder_in_use(options.config, options.state)
     members = _members(config, settings, state)
     if not options.sound and settings.recordings is None:
         if options.hours is None:
@@ -69,13 +69,15 @@ def calibrate(options: argparse.Namespace) -> int:
                 f"calibrate: --from says where normal sound of {settings.name} is: record it with `edge-asd record`, "
                 "or give --hours to listen now"
             )
-        return _listen(config, settings, members, options)
+        return _listen(config, settings, members, state, options)
     if options.hours is not None:
         raise UsageError("calibrate: --hours is for listening to the device; there are recordings to take instead")
     return _calibrate(config, settings, members, options.sound or [settings.recordings], options)
 
 
-def _listen(config: Config, settings: MachineSection, members: Sequence[_Member], options: argparse.Namespace) -> int:
+def _listen(
+    config: Config, settings: MachineSection, members: Sequence[_Member], state: Path, options: argparse.Namespace
+) -> int:
     """Record first, into a folder that is kept where one was given."""
     from edge_asd.audio.quiet import filter_standard_error
     from edge_asd.recorder import Order, Recorder
@@ -84,7 +86,7 @@ def _listen(config: Config, settings: MachineSection, members: Sequence[_Member]
     with tempfile.TemporaryDirectory(prefix="edge-asd-") as passing:
         out = options.out or Path(passing)
         order = Order(settings.name, "id_00", options.hours, out, _MOST_GIGABYTES, is_for_training=False)
-        status = Recorder(config, order, state=options.state or state_folder()).run()
+        status = Recorder(config, order, state).run()
         if status != EXIT_DONE:
             return status
         return _calibrate(config, settings, members, [out], options)
@@ -214,7 +216,7 @@ def _machine(config: Config, name: str) -> MachineSection:
     )
 
 
-def _members(config: Config, settings: MachineSection, state: Path | None) -> list[_Member]:
+def _members(config: Config, settings: MachineSection, state: Path) -> list[_Member]:
     number = config.machines.index(settings)
     members = []
     for index, entry in enumerate(settings.detectors):

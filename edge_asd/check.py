@@ -22,7 +22,7 @@ from edge_asd.finding import Finding
 from edge_asd.instances import running_instances
 from edge_asd.machine import load_machines
 from edge_asd.publish.log import Log
-from edge_asd.site_calibration import state_folder
+from edge_asd.state_folder import folder_of, state_folder_in_use
 from edge_asd.verification import load_detector
 
 SCHEMA = 1
@@ -35,7 +35,7 @@ class Subject:
     paths: list[Path]
     """Configurations."""
     state: Path | None
-    """State folder of those."""
+    """State folder of those, where one was given."""
     publish: bool = False
     """Send a test message to the broker."""
     configs: list[tuple[Path, Config]] = field(default_factory=list)
@@ -53,7 +53,7 @@ def check_configuration(subject: Subject) -> Iterator[Finding]:
         try:
             config = load_config(path)
             subject.configs.append((path, config))
-            part = _part(config, path.name, subject.state, said)
+            part = _part(config, path.name, state_folder_in_use(path, subject.state), said)
         except EdgeAsdError as error:
             lines = str(error).splitlines() + ([] if config is None else _detectors_that_fail(config))
             for line in dict.fromkeys(lines):
@@ -77,7 +77,7 @@ def check_daemons(subject: Subject) -> Iterator[Finding]:
                 continue
             name = f"{name} ({instance.config})"
             try:
-                subject.parts.append(_part(load_config(instance.config), name, instance.state, _Said()))
+                subject.parts.append(_part(load_config(instance.config), name, folder_of(instance), _Said()))
             except EdgeAsdError as error:
                 reason = str(error).splitlines()[0]
         if reason is not None:
@@ -98,7 +98,7 @@ def check_surroundings(subject: Subject) -> Iterator[Finding]:
     yield from check_clock(kernel_clock())
     for path, config in subject.configs:
         yield from check_secrets(config)
-        yield from check_folders(config, subject.state)
+        yield from check_folders(config, state_folder_in_use(path, subject.state))
         yield from check_recordings(config)
         yield from check_device(config)
         yield from check_broker(config, instance_name(path), publish=subject.publish)
@@ -113,7 +113,7 @@ CHECKS: tuple[Check, ...] = (check_configuration, check_daemons, check_surroundi
 def check(options: argparse.Namespace) -> int:
     """Check, and print; returns the exit status."""
     paths = list({path.resolve(): path for path in options.config}.values())
-    subject = Subject(paths, options.state or state_folder(), options.publish)
+    subject = Subject(paths, options.state, options.publish)
     findings = []
     for one in (check_configuration,) if options.only_configuration else CHECKS:
         for finding in one(subject):

@@ -22,7 +22,7 @@ def add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="configuration (YAML); again for further daemons of this computer",
     )  # fmt: skip
     check.add_argument(
-        "--state", type=Path, metavar="DIR", help="state folder: calibrations of this site (default $STATE_DIRECTORY)"
+        "--state", type=Path, metavar="DIR", help="state folder of all of them (default that of each one's daemon)"
     )
     check.add_argument(
         "--only-configuration", action="store_true",

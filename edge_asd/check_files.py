@@ -36,21 +36,18 @@ def check_secrets(config: Config) -> Iterator[Finding]:
             yield from _readable(config, metrics.tls.certificate, "metrics", "tls", "certificate")
 
 
-def check_folders(config: Config, state: Path | None) -> Iterator[Finding]:
+def check_folders(config: Config, state: Path) -> Iterator[Finding]:
     """Whether state, evidence and verdicts can be written, and whether there is room.
 
     Args:
         config: whose evidence.
-        state: the state folder, if there is one.
+        state: the state folder.
     """
-    if state is None:
-        yield Finding("state", "ok", "no state folder: under systemd there is one; else give it with --state DIR")
-    else:
-        yield from _writable("state", state, "failed", "the alarms' state and maintenance cannot be kept")
-        yield from _room("state", state, 0)
-    evidence = getattr(config, "evidence", None)
-    folder = getattr(evidence, "folder", None) or (None if state is None else state / "evidence")
-    if evidence is not None and folder is not None:
+    yield from _writable("state", state, "failed", "the alarms' state and maintenance cannot be kept")
+    yield from _room("state", state, 0)
+    evidence = config.evidence
+    if evidence is not None:
+        folder = evidence.folder or state / "evidence"
         yield from _writable("evidence", folder, "failed", "pictures and clips of incidents cannot be kept")
         yield from _room("evidence", folder, int(1e6 * evidence.keep_megabytes))
     yield from _writable(

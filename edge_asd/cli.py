@@ -20,9 +20,7 @@ from edge_asd.replay_cli import add_replay, run_replay
 _EPILOG = """\
 exit status: 0 done; 1 some inputs failed (named; the rest was done); 2 usage; 70 sound system hung; 78 configuration
 """
-_STATE_HELP = "state folder: calibrations of this site, maintenance (default $STATE_DIRECTORY, else beside the files)"
-
-_DATABASE_HELP = "and the alarms' state and unsent alerts (else ~/.local/state/edge-asd)"
+_STATE_HELP = "the daemon's state folder (default $STATE_DIRECTORY, else one of its own in ~/.local/state/edge-asd)"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,7 +79,7 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     run.add_argument("-c", "--config", type=Path, required=True, metavar="FILE", help="configuration (YAML)")
     run.add_argument("--until-end", action="store_true", help="stop when every recording has been played")
-    run.add_argument("--state", type=Path, metavar="DIR", help=f"{_STATE_HELP}; {_DATABASE_HELP}")
+    run.add_argument("--state", type=Path, metavar="DIR", help=_STATE_HELP)
     run.add_argument(
         "--log",
         choices=("text", "json"),
@@ -190,13 +188,13 @@ def _run(options: argparse.Namespace) -> int:
     from edge_asd.daemon import Daemon
     from edge_asd.publish.log import Log
     from edge_asd.publish.log_repeats import Repeats
-    from edge_asd.site_calibration import state_folder
+    from edge_asd.state_folder import state_folder
 
     config = load_config(options.config)
     if config.device is not None:
         filter_standard_error()
     try:
-        state = options.state or state_folder()
+        state = state_folder(options.config, options.state)
         log = Log(form=options.log, repeats=Repeats())
         daemon = Daemon(config, instance=instance_name(options.config), log=log, state=state)
     except EdgeAsdError as error:
@@ -212,11 +210,11 @@ def _record(options: argparse.Namespace) -> int:
     from edge_asd.audio.quiet import filter_standard_error
     from edge_asd.config_file import load_config
     from edge_asd.recorder import Order, Recorder
-    from edge_asd.site_calibration import state_folder
+    from edge_asd.state_folder import state_folder_in_use
 
     filter_standard_error()
     order = Order(options.machine, options.id, options.hours, options.out, options.max_gigabytes)
-    return Recorder(load_config(options.config), order, state_folder()).run()
+    return Recorder(load_config(options.config), order, state_folder_in_use(options.config)).run()
 
 
 def _calibrate(options: argparse.Namespace) -> int:

@@ -207,7 +207,7 @@ class Config(Section):
     scoring: Annotated[ScoringSection, BeforeValidator(as_section)] = ScoringSection()
     """How much of the computer scoring may use."""
     evidence: Annotated[EvidenceSection | None, BeforeValidator(as_section)] = None
-    """What is kept of incidents; without this section pictures, where there is a state folder."""
+    """What is kept of incidents; without this section pictures."""
     outbox: Annotated[OutboxSection, BeforeValidator(as_section)] = OutboxSection()
     """Where alerts wait until the broker has them."""
 

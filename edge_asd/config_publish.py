@@ -146,7 +146,7 @@ class MetricsSection(Section):
 
 
 class EvidenceSection(Section):
-    """What is kept of an incident; without this section pictures are, where there is a state folder."""
+    """What is kept of an incident; without this section pictures are."""
 
     pictures: bool = True
     """Of the window that raised it."""

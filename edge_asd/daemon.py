@@ -52,17 +52,15 @@ _OPENING_SECONDS = 5.0
 class Daemon:
     """Start, run, stop."""
 
-    def __init__(
-        self, config: Config, *, instance: str, log: Log, cache: Path | None = None, state: Path | None = None
-    ) -> None:
+    def __init__(self, config: Config, *, instance: str, state: Path, log: Log, cache: Path | None = None) -> None:
         """Load and verify everything.
 
         Args:
             config: what to do.
             instance: name of this daemon, from its configuration's file name.
+            state: its state folder, see `edge_asd.state_folder`.
             log: where events go.
             cache: remembers verified detectors, see `load_detector`.
-            state: where the database lies, see `database_path`, and maintenance and evidence; calibrations may.
 
         Raises:
             ConfigurationError: recordings, secrets or an address cannot be used, an alarm can never fire, or another
@@ -89,7 +87,7 @@ class Daemon:
             self._outbox.close()
             raise
 
-    def _go_on(self, config: Config, instance: str, cache: Path | None, state: Path | None) -> None:
+    def _go_on(self, config: Config, instance: str, cache: Path | None, state: Path) -> None:
         """From where the last process ended; the rest of what there is to set up."""
         self._announcer.restore([m.state for m in self._machines.values()])
         self._instructions = Instructions(config, instance, self._machines, self._announcer, self._log, state)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +18,11 @@ class Instance:
     config: Path | None
     """Absolute; None where it cannot be told."""
     state: Path | None
-    """Its state folder."""
+    """The state folder that it was given, by ``--state`` or systemd."""
     reason: str | None = None
     """Why the configuration cannot be told."""
+    environment: Mapping[str, str] | None = None
+    """None where it cannot be seen."""
 
 
 def running_instances(proc: Path = Path("/proc")) -> list[Instance]:
@@ -59,13 +61,14 @@ def _instance(folder: Path, pid: int, options: list[str]) -> Instance:
         return Instance(pid, None, None, "its command line names no configuration")
     try:
         base = (folder / "cwd").readlink()
-        environment = dict(e.split(b"=", 1) for e in (folder / "environ").read_bytes().split(b"\0") if b"=" in e)
+        variables = os.fsdecode((folder / "environ").read_bytes()).split("\0")
+        environment: dict[str, str] | None = dict(v.split("=", 1) for v in variables if "=" in v)
     except OSError as error:
         if not Path(given).is_absolute():
             return Instance(pid, None, None, f"{given} is relative to a folder that cannot be seen: {error.strerror}")
-        base, environment = Path("/"), {}
-    state = _value(options, "--state") or os.fsdecode(environment.get(b"STATE_DIRECTORY", b"")).split(":")[0]
-    return Instance(pid, base / given, base / state if state else None)
+        base, environment = Path("/"), None
+    state = _value(options, "--state") or (environment or {}).get("STATE_DIRECTORY", "").split(":")[0]
+    return Instance(pid, base / given, base / state if state else None, environment=environment)
 
 
 def _value(options: Sequence[str], *names: str) -> str | None:

@@ -26,7 +26,7 @@ class Instructions:
         machines: Mapping[str, Machine],
         announcer: Announcer,
         log: Log,
-        state: Path | None,
+        state: Path,
     ) -> None:
         """
         Args:
@@ -35,11 +35,10 @@ class Instructions:
             machines: by name.
             announcer: tells of what changes.
             log: likewise.
-            state: the state folder; without one, maintenance lies beside the configuration.
+            state: the state folder, where maintenance lies.
         """
         self._config, self._machines = config, machines
-        path = maintenance_path(state or config.folder, instance)
-        self._maintenance = MaintenanceWatch(path, machines, announcer, log, is_kept=state is not None)
+        self._maintenance = MaintenanceWatch(maintenance_path(state, instance), machines, announcer, log)
         gates = [(m.name, m.settings.active_when, m.standstill) for m in machines.values()]
         self._topics = ActiveTopics(gates, log)
 

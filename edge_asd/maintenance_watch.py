@@ -57,17 +57,14 @@ class _Unsaved:
 class MaintenanceWatch:
     """Of all machines of a daemon."""
 
-    def __init__(
-        self, path: Path, machines: Mapping[str, Machine], announcer: Announcer, log: Log, *, is_kept: bool
-    ) -> None:
+    def __init__(self, path: Path, machines: Mapping[str, Machine], announcer: Announcer, log: Log) -> None:
         """Reads the file.
 
         Args:
-            path: of the file; it need not be there.
+            path: of the file; it is written now, with the names of the machines.
             machines: by name.
             announcer: tells of what changes.
             log: likewise.
-            is_kept: write the file now, with the names of the machines: its folder is there for that.
         """
         self._path, self._machines, self._announcer, self._log = path, machines, announcer, log
         self._draft = MaintenanceBook()
@@ -85,8 +82,7 @@ class MaintenanceWatch:
         self._connected_at = float("-inf")
         self._woken, self._stopping = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="maintenance", daemon=True)
-        if is_kept:
-            self._register()
+        self._register()
         self.look()
         self._presence = Presence(path)
 

@@ -16,13 +16,14 @@ from edge_asd.errors import EXIT_DONE, UsageError
 from edge_asd.maintenance import (
     Maintenance,
     MaintenanceBook,
+    MaintenanceError,
     change_book,
     instances_in,
     is_read,
     maintenance_path,
     read_book,
 )
-from edge_asd.site_calibration import state_folder
+from edge_asd.state_folder import state_folder_in_use, systemds_folder
 
 
 def mute(options: argparse.Namespace) -> int:
@@ -41,6 +42,7 @@ def mute(options: argparse.Namespace) -> int:
         return _list(places)
     place = _place_of(options.machine, places)
     now = datetime.now(UTC)
+    _make_folder(place.path.parent)
     if options.off:
         _end(place, options.machine, now)
     else:
@@ -63,13 +65,13 @@ class _Place:
 
 
 def _places(config: Path | None, state: Path | None) -> list[_Place]:
-    state = state or state_folder()
     if config is not None:
         loaded = load_config(config)
-        folder = state or loaded.folder
-        if not folder.is_dir():
-            raise UsageError(f"mute: {folder} is no folder; --state names the daemon's state folder")
-        return [_Place(maintenance_path(folder, instance_name(config)), [m.name for m in loaded.machines])]
+        if state is not None and not state.is_dir():
+            raise UsageError(f"mute: {state} is no folder; --state names the daemon's state folder")
+        path = maintenance_path(state_folder_in_use(config, state), instance_name(config))
+        return [_Place(path, [m.name for m in loaded.machines])]
+    state = state or systemds_folder(os.environ)
     if state is None:
         raise UsageError("mute: -c FILE names the daemon's configuration, or --state DIR its state folder")
     paths = [maintenance_path(state, instance) for instance in instances_in(state)]
@@ -87,6 +89,16 @@ def _place_of(machine: str, places: Sequence[_Place]) -> _Place:
         files = ", ".join(str(p.path) for p in found)
         raise UsageError(f"mute: {machine} is a machine of several daemons ({files}); -c FILE names the configuration")
     return found[0]
+
+
+def _make_folder(folder: Path) -> None:
+    """The daemon has never run."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MaintenanceError(
+            f"{folder}: {error.strerror or error}: run it as root, or as the daemon's user"
+        ) from None
 
 
 def _begin(place: _Place, machine: str, hours: float, now: datetime) -> None:

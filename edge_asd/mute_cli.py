@@ -26,7 +26,7 @@ def add_mute(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--state",
         type=Path,
         metavar="DIR",
-        help="state folder of the daemon (default $STATE_DIRECTORY, else the configuration's folder)",
+        help="state folder of the daemon (default $STATE_DIRECTORY, else that of the configuration)",
     )
 
 

@@ -68,12 +68,6 @@ class CalibrationInUse:
     """Files that do not count, each with the reason."""
 
 
-def state_folder() -> Path | None:
-    """systemd's state folder, where there is one."""
-    given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
-    return Path(given) if given else None
-
-
 def site_calibration_path(detector: Path, machine: str, state: Path | None) -> Path:
     """Where the calibration of a detector file on a machine belongs: in the state folder, else beside the detector."""
     folder = detector.parent if state is None else state

@@ -23,7 +23,8 @@ from edge_asd.detector import Detector
 from edge_asd.normal_sound import clip_digest
 from edge_asd.pipeline import AlarmSettings
 from edge_asd.replay import Replayer
-from edge_asd.site_calibration import read_site_calibration
+from edge_asd.site_calibration import read_site_calibration, site_calibration_path
+from edge_asd.state_folder import state_folder
 
 RATE = 16_000
 ALARM = "{false_alarms_per_day: 20, raise_after: 1 of 1}"
@@ -97,7 +98,7 @@ def test_from_recordings_to_the_daemons_threshold(
     plant: Plant, site_file: Path, normal: Path, schema: Callable[[str], Draft202012Validator]
 ) -> None:
     shutil.copy(site_file, plant.folder / "rail.onnx")
-    path = plant.folder / "rail.rail.calibration.json"
+    path = state_folder(plant.config) / "rail.rail.calibration.json"
     before = plant.run()[1]
     status, out, errors = plant.calibrate("--from", normal, "--dry-run")
     assert (status, errors) == (0, "") and not path.exists() and f"not written, as --dry-run says: {path}" in out
@@ -157,7 +158,7 @@ def test_of_another_detector_it_is_not_used_and_that_is_said(
 
 
 def test_a_damaged_file_stops_the_daemon_and_calibrating_mends_it(plant: Plant, normal: Path) -> None:
-    path = plant.folder / "rail.rail.calibration.json"
+    path = site_calibration_path(plant.folder / "rail.onnx", "rail", None)
     path.write_text('{"schema": 1,\n oh')
     status, _, errors = plant.run()
     assert status == 78
@@ -185,7 +186,8 @@ def test_clips_that_were_trained_on_are_left_out(plant: Plant, normal: Path, tin
     status, out, _ = plant.calibrate("--from", data)
     assert status == 0 and "left out: 2 beside those, 3 trained on" not in out
     assert "3 trained on" in out and "4 beside those" in out and "cannot be checked" not in out
-    found = [read_site_calibration(plant.folder / f"{n}.rail.calibration.json").calibration for n in ("rail", "other")]
+    state = state_folder(plant.config)
+    found = [read_site_calibration(state / f"{n}.rail.calibration.json").calibration for n in ("rail", "other")]
     assert [c.stretches for c in found] == [(3, 12, 2)] * 2
     assert found[0].sound == found[1].sound is not None
     (plant.folder / "rail.onnx").write_bytes(knows(*range(18)))

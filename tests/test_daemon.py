@@ -52,7 +52,7 @@ def test_a_detector_that_fails_is_told_and_is_not_healthy(tiny: Callable[..., by
         f"  - {{name: rail, recordings: rail.wav, detectors: [good.onnx], {alarm}}}\n"
     )
     stream = io.StringIO()
-    daemon = Daemon(load_config(config), instance="edge", log=Log(stream))
+    daemon = Daemon(load_config(config), instance="edge", state=tmp_path / "state", log=Log(stream))
     thread = threading.Thread(target=daemon.run)
     thread.start()
     try:

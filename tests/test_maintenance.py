@@ -27,6 +27,7 @@ from edge_asd.maintenance import (
     maintenance_path,
     read_book,
 )
+from edge_asd.state_folder import state_folder
 
 NOW = datetime(2026, 11, 24, 17, 0, tzinfo=UTC)
 TOPIC = "edge_asd/plant-3/hall/machine/{}/maintenance/set"
@@ -201,7 +202,9 @@ def test_the_state_folder_is_systemds_then_the_configurations(
     run: Run, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run("rail-7", "--hours", "1", "-c", config)[0] == 0
-    assert maintenance_path(tmp_path, "press").exists()
+    assert set(read_book(maintenance_path(state_folder(config), "press")).machines) == {"rail-7"}
+    monkeypatch.setenv("XDG_STATE_HOME", str(config))
+    assert "Not a directory: run it as root, or as" in run("rail-7", "--hours", "1", "-c", config)[2]
     (tmp_path / "systemd").mkdir()
     monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "systemd"))
     assert run("rail-8", "--hours", "1", "-c", config)[0] == 0
@@ -234,4 +237,4 @@ def test_what_cannot_be_meant_is_one_line(run: Run, config: Path, tmp_path: Path
         status, out, errors = run(*arguments)
         assert (status, out) == (expected, ""), arguments
         assert says in errors and errors.count("\n") == 1, errors
-    assert not maintenance_path(tmp_path, "press").exists()
+    assert not maintenance_path(state_folder(config), "press").exists()

@@ -92,7 +92,7 @@ class Hall:
             self.metrics.introduce(name, pipeline)
         outbox = Outbox(path.with_suffix(".sqlite"), log=self._log, metrics=self.metrics)
         announcer = Announcer(self._log, self.metrics, outbox)
-        self.watch = MaintenanceWatch(path, self.machines, announcer, self._log, is_kept=True)
+        self.watch = MaintenanceWatch(path, self.machines, announcer, self._log)
         self.watch.heed()
 
     def command(self, text: str, machine: str = "rail-7", *, is_retained: bool = False) -> None:

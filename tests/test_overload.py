@@ -90,7 +90,7 @@ def test_more_work_than_time(tiny: Callable[..., bytes], tmp_path: Path) -> None
         + "".join(f"  - {{name: m{n}, {machine}}}\n" for n in range(MACHINES))
     )
     stream = io.StringIO()
-    daemon = Daemon(load_config(config), instance="edge", log=Log(stream))
+    daemon = Daemon(load_config(config), instance="edge", state=tmp_path / "state", log=Log(stream))
     registry = daemon._metrics.registry
     thread = threading.Thread(target=daemon.run)
     began = time.monotonic()

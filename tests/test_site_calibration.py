@@ -24,7 +24,6 @@ from edge_asd.site_calibration import (
     former_files,
     read_site_calibration,
     site_calibration_path,
-    state_folder,
     write_site_calibration,
 )
 
@@ -67,13 +66,6 @@ def test_machines_that_share_a_detector_have_files_of_their_own(tmp_path: Path) 
     names = {site_calibration_path(tmp_path / "x.onnx", m, tmp_path / "state") for m in ("rail", "fan")}
     assert {n.name for n in names} == {"x.rail.calibration.json", "x.fan.calibration.json"}
     assert {n.parent for n in names} == {tmp_path / "state"}
-
-
-def test_the_state_folder_is_systemds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
-    assert state_folder() is None
-    monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/edge-asd/press:/var/lib/other")
-    assert state_folder() == Path("/var/lib/edge-asd/press")
 
 
 def test_former_files_are_kept_but_not_for_ever(tmp_path: Path) -> None:

@@ -83,35 +83,26 @@ class EvidenceKeeper:
             self._start(folder)
 
     @classmethod
-    def of(
-        cls, config: Config, state: Path | None, machines: Iterable[Machine], log: Log, metrics: Metrics
-    ) -> EvidenceKeeper:
+    def of(cls, config: Config, state: Path, machines: Iterable[Machine], log: Log, metrics: Metrics) -> EvidenceKeeper:
         """As the configuration wants it.
 
         Args:
             config: of the daemon.
-            state: its state folder, where it has one.
+            state: its state folder.
             machines: of the daemon.
             log: as above, like ``metrics``.
 
         Raises:
-            ConfigurationError: there is nowhere to keep what is asked for, or the group cannot be given anything.
+            ConfigurationError: the group cannot be given anything.
         """
         section, states = config.evidence or EvidenceSection(), [machine.state for machine in machines]
         if not (section.pictures or section.clips):
-            return cls(section, None, states, log, metrics)
-        if section.folder is None and state is None:
-            if config.evidence is not None:
-                raise ConfigurationError(
-                    f"{config.place('evidence')}: there is no state folder: give folder, or start with --state DIR"
-                )
-            log("evidence_off", reason="there is no state folder, and the configuration names no folder for evidence")
             return cls(section, None, states, log, metrics)
         try:
             group = None if section.group is None else _group(section.group)
         except ValueError as error:
             raise ConfigurationError(f"{config.place('evidence', 'group')}: {error}") from None
-        place = section.folder or (state or Path()).absolute() / "evidence"
+        place = section.folder or state.absolute() / "evidence"
         folder = EvidenceFolder(place, most_bytes=round(section.keep_megabytes * 1e6), group=group)
         return cls(section, folder, states, log, metrics)
 

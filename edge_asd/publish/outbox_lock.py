@@ -10,16 +10,8 @@ from pathlib import Path
 from edge_asd.errors import ConfigurationError
 
 
-def database_path(state: Path | None, instance: str) -> Path:
-    """``INSTANCE.sqlite`` in the state folder, else where programs of a user keep their state (XDG).
-
-    Args:
-        state: ``--state`` or systemd's folder, where there is one.
-        instance: name of the daemon.
-    """
-    if state is None:
-        home = os.environ.get("XDG_STATE_HOME", "")
-        state = (Path(home) if Path(home).is_absolute() else Path.home() / ".local" / "state") / "edge-asd"
+def database_path(state: Path, instance: str) -> Path:
+    """``INSTANCE.sqlite`` in the state folder of the daemon with this name."""
     return state / f"{instance}.sqlite"
 
 

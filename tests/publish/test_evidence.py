@@ -302,7 +302,7 @@ def test_a_picture_that_cannot_be_drawn_costs_only_the_picture(
 # -------------------------------------------------------------------------------------------------- configuration
 
 
-def keeper_of(text: str, folder: Path, state: Path | None) -> tuple[EvidenceKeeper, list[dict[str, Any]]]:
+def keeper_of(text: str, folder: Path, state: Path) -> tuple[EvidenceKeeper, list[dict[str, Any]]]:
     config = folder / "press.yaml"
     config.write_text(
         f"site: plant\nnode: hall\nmachines:\n  - {{name: rail-7, recordings: s, detectors: [{CAE}]}}\n{text}\n"
@@ -315,20 +315,19 @@ def keeper_of(text: str, folder: Path, state: Path | None) -> tuple[EvidenceKeep
 
 
 @pytest.mark.parametrize("text", ["", "evidence:", "evidence: {}"])
-def test_pictures_are_kept_where_there_is_a_state_folder(tmp_path: Path, text: str) -> None:
+def test_pictures_are_kept_in_the_state_folder(tmp_path: Path, text: str) -> None:
     _, lines = keeper_of(text, tmp_path, tmp_path / "state")
     assert [(line["event"], line["folder"], line["pictures"], line["clip_seconds"]) for line in lines] == [
         ("evidence", str(tmp_path / "state" / "evidence"), True, 0.0)
     ]
 
 
-def test_without_a_state_folder_nothing_is_kept_unless_it_is_asked_for(tmp_path: Path) -> None:
-    assert [line["event"] for line in keeper_of("", tmp_path, None)[1]] == ["evidence_off"]
-    assert keeper_of("evidence: {pictures: false}", tmp_path, None)[1] == []
-    lines = keeper_of("evidence: {folder: kept}", tmp_path, None)[1]
+def test_nothing_is_kept_where_nothing_is_asked_for_and_a_folder_that_is_named_comes_first(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    assert keeper_of("evidence: {pictures: false}", tmp_path, state)[1] == []
+    lines = keeper_of("evidence: {folder: kept}", tmp_path, state)[1]
     assert [line["folder"] for line in lines] == [str(tmp_path / "kept")]
-    with pytest.raises(ConfigurationError, match=r"press\.yaml:5:1: evidence: there is no state folder: give folder"):
-        keeper_of("evidence: {clips: true}", tmp_path, None)
+    assert not state.exists()
 
 
 def test_a_group_that_is_not_there(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from edge_asd.demo.slide_rail import Fault
 from edge_asd.publish import outbox as outbox_module
 from edge_asd.publish.outbox_file import OutboxFile
 from edge_asd.publish.outbox_packing import unpack
+from edge_asd.state_folder import state_folder
 
 pytestmark = pytest.mark.system
 
@@ -243,7 +244,8 @@ def test_the_daemon_goes_on_after_a_kill(start: Callable[[int], Daemon], tmp_pat
     assert first.metric("edge_asd_outbox_oldest_timestamp_seconds") > 1.7e9
     second = start(port)
     assert second.process.wait(20) == 78
-    database = tmp_path / "state" / "edge-asd" / "press.sqlite"
+    environment = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    database = state_folder(tmp_path / "press.yaml", None, environment) / "press.sqlite"
     said = second.errors.read_text()
     assert f"{database} is in use by another edge-asd (pid {first.process.pid})" in said and said.count("\n") == 1
     first.process.send_signal(signal.SIGKILL)

@@ -1,0 +1,114 @@
+"""Where a daemon keeps its state, and that the commands find the same."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from parts.daemon import Daemon, write_config
+
+from edge_asd import state_folder as module
+from edge_asd.errors import ConfigurationError
+from edge_asd.publish.outbox_lock import database_path
+from edge_asd.state_folder import state_folder, state_folder_in_use
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's, and no folder is named."""
+    for name in ("STATE_DIRECTORY", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def test_what_is_said_comes_first_then_systemd_then_the_users(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = Path("/plant/press hall.yaml")
+    digits = hashlib.sha256(b"/plant/press hall.yaml").hexdigest()[:8]
+    own = f"edge-asd/press hall-{digits}"
+    assert state_folder(config) == home / ".local/state" / own
+    monkeypatch.setenv("XDG_STATE_HOME", "not/absolute")
+    assert state_folder(config) == home / ".local/state" / own
+    monkeypatch.setenv("XDG_STATE_HOME", "/states")
+    assert state_folder(config) == Path("/states") / own
+    monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/edge-asd/press:/var/lib/other")
+    assert state_folder(config) == state_folder_in_use(config) == Path("/var/lib/edge-asd/press")
+    assert state_folder(config, Path("kept")) == state_folder_in_use(config, Path("kept")) == Path("kept")
+
+
+def test_two_configurations_of_one_name_share_nothing_and_one_is_the_same_from_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = tmp_path / "a" / "press.yaml", tmp_path / "b" / "press.yaml"
+    assert database_path(state_folder(first), "press") != database_path(state_folder(second), "press")
+    first.parent.mkdir()
+    monkeypatch.chdir(first.parent)
+    assert state_folder(Path("press.yaml")) == state_folder(Path("../a/press.yaml")) == state_folder(first)
+
+
+def test_a_user_without_a_home_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # raises KeyError: the user has no entry
+    with pytest.raises(ConfigurationError, match="give --state DIR"):
+        state_folder(Path("press.yaml"))
+
+
+def write_process(proc: Path, pid: int, config: Path, options: str = "", environment: str | None = "") -> None:
+    folder = proc / str(pid)
+    folder.mkdir(parents=True)
+    (folder / "cmdline").write_bytes(f"edge-asd run -c {config} {options}".strip().replace(" ", "\0").encode() + b"\0")
+    (folder / "cwd").symlink_to("/hall")
+    if environment is not None:
+        (folder / "environ").write_text(environment)
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "found"),
+    [
+        ("--state kept", "XDG_STATE_HOME=/states\0", "/hall/kept"),
+        ("", "STATE_DIRECTORY=/var/lib/x\0HOME=/home/bob\0", "/var/lib/x"),
+        ("", "HOME=/home/bob\0", "/home/bob/.local/state/edge-asd/press-"),
+        ("", None, None),  # another user's daemon, seen by none but root
+    ],
+)
+def test_root_finds_the_folder_of_the_daemon_that_runs(
+    home: Path, tmp_path: Path, options: str, environment: str | None, found: str | None
+) -> None:
+    config, proc = tmp_path / "press.yaml", tmp_path / "proc"
+    write_process(proc, 8, tmp_path / "other.yaml", "--state other")
+    write_process(proc, 9, config, options, environment)
+    folder = str(state_folder_in_use(config, proc=proc))
+    assert folder.startswith(found or str(home))
+    assert state_folder_in_use(config, Path("/given"), proc=proc) == Path("/given")
+
+
+def test_root_finds_the_folder_of_the_packages_unit_while_it_does_not_run(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PACKAGE", (tmp_path / "etc", tmp_path / "lib"))
+    config, proc = tmp_path / "etc" / "press.yaml", tmp_path / "proc"
+    proc.mkdir()
+    assert state_folder_in_use(config, proc=proc) == state_folder(config)
+    (tmp_path / "lib" / "press").mkdir(parents=True)
+    assert state_folder_in_use(config, proc=proc) == tmp_path / "lib" / "press"
+    assert state_folder(config).is_relative_to(home), "only systemd starts the daemon there"
+    elsewhere = tmp_path / "press.yaml"
+    assert state_folder_in_use(elsewhere, proc=proc) == state_folder(elsewhere)
+
+
+def test_a_real_daemon_keeps_it_all_there(tmp_path: Path, tiny: object) -> None:
+    assert callable(tiny)
+    (tmp_path / "good.onnx").write_bytes(tiny())
+    machine = "name: press, channel: 1, detectors: [good.onnx], hop_seconds: 1, alarm: {threshold: 11}"
+    config = write_config(tmp_path / "press.yaml", machine, mqtt=None, device="name: no such")
+    daemon = Daemon(config)
+    try:
+        daemon.wait_for("ready")
+        folder = state_folder_in_use(config)
+        assert folder == state_folder(config, None, {"XDG_STATE_HOME": str(tmp_path / "state")})
+        names = {path.name for path in folder.iterdir()}
+        assert {"press.sqlite", "press.sqlite.lock", "press.maintenance.json"} <= names
+        assert daemon.wait_for("evidence")["folder"] == str(folder / "evidence")
+    finally:
+        daemon.kill()
