@@ -86,7 +86,7 @@ class Delivery:
     @property
     def is_done(self) -> bool:
         """Nothing is left to be said or answered."""
-        return not (self._unanswered or self._retained or self._outbox.take(self._is_free))
+        return not (self._unanswered or self._retained or self._outbox.is_busy or self._outbox.take(self._is_free))
 
     def begin(self, client: paho.Client, most_unanswered: int) -> None:
         """A connection was made."""

@@ -21,14 +21,13 @@ from edge_asd.publish.journal import Level
 from edge_asd.publish.log import Log
 from edge_asd.publish.metrics import Metrics
 from edge_asd.publish.outbox_file import Losses, Message, OutboxFile, is_damage
+from edge_asd.publish.outbox_fresh import FreshMessages
 from edge_asd.publish.outbox_lock import DatabaseLock
 from edge_asd.publish.outbox_memory import OutboxMemory, Reconcile
 from edge_asd.publish.outbox_rescue import set_aside
 
 MOST_BYTES = 64_000_000
 """Some 90,000 alerts of two detectors each, see tests/publish/test_outbox_packing.py."""
-_MOST_IN_MEMORY = 1000
-"""Messages that wait in memory while the disk takes none."""
 _RETRY_SECONDS = 5.0
 _PATIENCE_SECONDS = 10.0
 """A message that the disk has not taken by then is sent from memory."""
@@ -55,8 +54,7 @@ class Outbox:
         """Asked, on the outbox's thread, for what was put before it was known what lies on disk."""
         self._log, self._metrics, self._most_bytes = log, metrics, most_bytes
         self._change = threading.Condition(threading.RLock())
-        self._fresh: dict[str, tuple[Message, float]] = {}
-        """By id, oldest first: not on disk yet, and since when."""
+        self._fresh = FreshMessages()
         self._memory = OutboxMemory()
         self._settled: dict[str, float] = {}
         """By id: delivered, and when; not marked on disk yet."""
@@ -107,11 +105,9 @@ class Outbox:
         texts = {key: json.dumps(value) for key, value in memory.items()}
         with self._change:
             for message in messages:
-                if len(self._fresh) >= _MOST_IN_MEMORY:
-                    lost = self._fresh.pop(next(iter(self._fresh)))[0]
+                if (lost := self._fresh.add(message)) is not None:
                     self._metrics.outbox_dropped.labels("full").inc()
                     self._log("alert_lost", "error", topic=lost.topic, id=lost.id, reason="the disk takes nothing")
-                self._fresh[message.id] = message, time.monotonic()
             self._memory.put(texts)
             self._change.notify()
 
@@ -125,16 +121,7 @@ class Outbox:
             for topic, (_, message) in self._heads.items():
                 if is_free(topic):
                     return message
-            before = time.monotonic() - _PATIENCE_SECONDS
-            passed: set[str] = set()
-            for message, since in self._fresh.values():
-                if self._failure is None and since > before:
-                    return None  # the disk will have it soon
-                # Where older ones are on disk, they come first.
-                if message.topic not in passed | self._heads.keys() | self._sought.keys() and is_free(message.topic):
-                    return message
-                passed.add(message.topic)
-        return None
+            return self._fresh.oldest(self._given_up(), self._heads.keys() | self._sought.keys(), is_free)
 
     def settle(self, message: Message) -> None:
         """A message was received; it will not be offered again, and the next of its topic will."""
@@ -143,10 +130,17 @@ class Outbox:
             if head is not None and head.id == message.id:
                 del self._heads[message.topic]
                 self._sought[message.topic] = number
-            was_fresh = self._fresh.pop(message.id, None) is not None
+            was_fresh = self._fresh.remove(message.id)
             if not was_fresh or self._is_storing:
                 self._settled[message.id] = time.time()
             self._change.notify()
+
+    @property
+    def is_busy(self) -> bool:
+        """More will be offered as soon as the disk has done what it is about to do."""
+        with self._change:
+            awaits_disk = bool(self._sought) or self._fresh.awaits_disk(self._given_up())
+            return awaits_disk and self.unsent > 0
 
     @property
     def unsent(self) -> int:
@@ -182,6 +176,10 @@ class Outbox:
             self._file.close()
         if self._lock is not None:
             self._lock.give_back()
+
+    def _given_up(self) -> float:
+        """Messages that came before then, on the monotonic clock, wait for the disk no longer."""
+        return float("inf") if self._failure is not None else time.monotonic() - _PATIENCE_SECONDS
 
     def _has_work(self) -> bool:
         return bool(self._fresh or self._memory or self._settled or self._sought or self._is_closing)
@@ -244,7 +242,7 @@ class Outbox:
         file = self._file
         assert file is not None  # just opened
         with self._change:
-            messages = [message for message, _ in self._fresh.values()]
+            messages = list(self._fresh)
             memory, settled = self._memory.due(), dict(self._settled)
             self._is_storing = True
         try:
@@ -263,7 +261,7 @@ class Outbox:
             self._waiting += len(messages) - marked
             for message in messages:
                 # Where it went from memory meanwhile, it will be marked as delivered in the next round.
-                self._fresh.pop(message.id, None)
+                self._fresh.remove(message.id)
                 if message.topic not in self._heads:
                     self._sought.setdefault(message.topic, 0)
             for message_id in settled:
@@ -298,5 +296,5 @@ class Outbox:
             self._losses = Losses(now.history, now.expired, now.full, now.corrupt)
         with self._change:
             self._metrics.outbox_messages.set(self.unsent)
-            ages = [m.created for _, m in self._heads.values()] + [m.created for m, _ in self._fresh.values()]
+            ages = [m.created for _, m in self._heads.values()] + [m.created for m in self._fresh]
             self._metrics.outbox_oldest.set(min(ages, default=0.0))

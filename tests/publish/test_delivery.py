@@ -19,7 +19,7 @@ from edge_asd.publish.delivery import Delivery
 from edge_asd.publish.log import Log
 from edge_asd.publish.metrics import Metrics
 from edge_asd.publish.outbox import Outbox
-from edge_asd.publish.outbox_file import Message
+from edge_asd.publish.outbox_file import Message, OutboxFile
 
 SUCCESS = ReasonCode(PacketTypes.PUBACK)
 
@@ -118,6 +118,46 @@ def test_states_and_scores_are_dropped_without_a_connection(delivery: Delivery) 
     client = Client()
     begin(delivery, client)
     assert not client.sent
+
+
+@pytest.fixture
+def slow_disk(monkeypatch: pytest.MonkeyPatch) -> float:
+    """Seconds that it takes for each write."""
+    store, seconds = OutboxFile.store, 0.3
+
+    def slow(file: OutboxFile, *arguments: Any) -> int:
+        time.sleep(seconds)
+        return store(file, *arguments)
+
+    monkeypatch.setattr(OutboxFile, "store", slow)
+    return seconds
+
+
+def test_an_alert_on_its_way_to_the_disk_is_still_to_be_said(
+    outbox: Outbox, delivery: Delivery, slow_disk: float
+) -> None:
+    client = Client()
+    begin(delivery, client)
+    assert delivery.is_done
+    outbox.put([Message(str(uuid.uuid4()), "a/alert", "{}", time.time())], {})
+    while not client.sent:
+        assert not delivery.is_done
+        delivery.speak()
+        time.sleep(0.01)
+    assert delivery.hear_answer(1, SUCCESS)
+    until(lambda: delivery.is_done, "the search for the next one", 5)
+
+
+def test_a_disk_that_has_failed_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "press.sqlite").mkdir()
+    outbox = Outbox(tmp_path / "press.sqlite", log=Log(io.StringIO()), metrics=Metrics())
+    outbox.open()
+    delivery, client = Delivery(outbox, log=Log(io.StringIO()), metrics=Metrics()), Client()
+    outbox.put([Message(str(uuid.uuid4()), "a/alert", "{}", time.time())], {})
+    assert not outbox.is_busy and not delivery.is_done, "it goes from memory"
+    begin(delivery, client)
+    assert delivery.hear_answer(1, SUCCESS) and delivery.is_done
+    outbox.close()
 
 
 def test_a_message_that_ends_every_connection_does_not_end_all_others(outbox: Outbox, delivery: Delivery) -> None:

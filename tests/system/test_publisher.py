@@ -24,7 +24,7 @@ from edge_asd.publish.log import Log
 from edge_asd.publish.metrics import Metrics
 from edge_asd.publish.mqtt import MqttPublisher
 from edge_asd.publish.outbox import Outbox
-from edge_asd.publish.outbox_file import Message
+from edge_asd.publish.outbox_file import Message, OutboxFile
 from edge_asd.publish.payloads import Place
 
 pytestmark = pytest.mark.system
@@ -165,6 +165,23 @@ def test_nothing_is_queued_in_paho(broker: Broker, publish: Callable[..., Publis
     assert client is not None and len(client._out_messages) == 20
     broker.process.send_signal(signal.SIGCONT)
     until(lambda: one.outbox.unsent == 0, "all answers", 20)
+
+
+def test_the_last_alert_is_waited_for_at_the_stop(
+    broker: Broker, publish: Callable[..., Publisher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its disk is slow, and the stop comes before it has the alert."""
+    store = OutboxFile.store
+
+    def slow(file: OutboxFile, *arguments: Any) -> int:
+        time.sleep(0.3)
+        return store(file, *arguments)
+
+    monkeypatch.setattr(OutboxFile, "store", slow)
+    publisher = publish(broker.port).connected()
+    publisher.alert("rail-7")
+    publisher.mqtt.stop()
+    assert publisher.outbox.unsent == 0
 
 
 def test_documents_are_announced_at_every_connection(
