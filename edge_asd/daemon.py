@@ -106,7 +106,6 @@ class Daemon:
         )
         feed = self._device
         self._device_news = None if feed is None else DeviceNews(feed, self._log, self._metrics, self._announcer)
-        self._watchdog = watch_over(self._scheduler, self._machines.values(), self._device, self._log)
         if config.mqtt is not None:
             self._announcer.mqtt = MqttPublisher(
                 config.mqtt,
@@ -120,6 +119,7 @@ class Daemon:
                 subscriptions=self._instructions.subscriptions(),
                 announcements=self._instructions.announcements,
             )
+        self._watchdog = watch_over(self._scheduler, self._machines.values(), feed, self._announcer.mqtt, self._log)
         self._server: MetricsServer | None = None
         if config.metrics is not None:
             self._server = MetricsServer(config.metrics, self._metrics.registry, self.complaint, self._log)

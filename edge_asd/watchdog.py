@@ -2,7 +2,7 @@
 
 What is watched is whether things turn, not whether there is something to hear: a missing microphone or broker is a
 state that is told, and starting anew would not mend it. A window that a detector never comes back from, or a thread
-that takes no more sound, only a new process mends.
+that takes no more sound or talks to the broker no more, only a new process mends.
 """
 
 from __future__ import annotations
@@ -15,12 +15,17 @@ from edge_asd import systemd
 from edge_asd.audio.windows import Window
 from edge_asd.machine import DeviceFeed, Machine
 from edge_asd.publish.log import Log
+from edge_asd.publish.mqtt import MqttPublisher
 from edge_asd.scheduler import Scheduler
 
 LOOK_SECONDS = 1.0
 """From look to look; looks are counted, not time: while the whole process stands still (SIGSTOP) nothing hangs."""
+_BROKER_SECONDS = 120.0
+"""To resolve a name and to connect may take long, and nothing else goes on in that thread meanwhile."""
 _FEEDS = 4
 """In the time that systemd waits for one: a busy computer may be late."""
+
+_TALKING = "talking to the broker"
 
 Progress = Callable[[], Mapping[str, Hashable]]
 """What is under way now, by its name, with something that differs whenever it has got on."""
@@ -89,7 +94,11 @@ class Watchdog:
 
 
 def watch_over(
-    scheduler: Scheduler[str, Window], machines: Iterable[Machine], device: DeviceFeed | None, log: Log
+    scheduler: Scheduler[str, Window],
+    machines: Iterable[Machine],
+    device: DeviceFeed | None,
+    mqtt: MqttPublisher | None,
+    log: Log,
 ) -> Watchdog:
     """The watchdog of a daemon.
 
@@ -97,6 +106,7 @@ def watch_over(
         scheduler: has the windows that are being scored. A window may take as long as its machine's hop.
         machines: whose windows they are.
         device: what is listened to, if anything.
+        mqtt: talks to the broker, if there is one.
         log: told what hangs.
     """
     watchdog = Watchdog(log)
@@ -104,6 +114,8 @@ def watch_over(
     watchdog.watch(lambda: {f"scoring {name}": mark for name, mark in scheduler.in_hand().items()}, hops)
     if device is not None:
         watchdog.watch(lambda: {"listening to the device": device.microphone.turns})
+    if mqtt is not None:
+        watchdog.watch(lambda: {_TALKING: mqtt.turns}, {_TALKING: _BROKER_SECONDS})
     return watchdog
 
 

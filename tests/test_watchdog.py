@@ -10,17 +10,27 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edge_asd import watchdog as watchdog_module
+from edge_asd.config_publish import MqttSection
+from edge_asd.publish import mqtt_connection
+from edge_asd.publish.back_off import BackOff
 from edge_asd.publish.log import Log
-from edge_asd.watchdog import Watchdog, watchdog_seconds
+from edge_asd.publish.metrics import Metrics
+from edge_asd.publish.mqtt import MqttPublisher
+from edge_asd.publish.outbox import Outbox
+from edge_asd.scheduler import Scheduler
+from edge_asd.watchdog import Watchdog, watch_over, watchdog_seconds
 
 PATIENCE = 0.4
 """``WatchdogSec=`` of these tests."""
+CONNECTED = bytes([0x20, 3, 0, 0, 0])
+"""MQTT version 5: CONNACK, success, no properties."""
 
 
 class Systemd:
@@ -153,6 +163,93 @@ def test_a_process_that_stood_still_as_a_whole_does_not_hang(supervisor: Systemd
     assert hanging(stream, log) == []
 
 
+class Peer:
+    """A broker that takes connections, or leaves them unanswered."""
+
+    def __init__(self, answer: bytes) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._answer, self._links = answer, list[socket.socket]()
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                self._links.append(self._listener.accept()[0])
+                self._links[-1].sendall(self._answer)
+            except OSError:
+                return
+
+    def close(self) -> None:
+        for one in (self._listener, *self._links):
+            one.close()
+
+
+def publisher_of(port: int, path: Path, on_connected: Callable[[], None]) -> MqttPublisher:
+    log, metrics = Log(io.StringIO()), Metrics()
+    return MqttPublisher(
+        MqttSection(host="127.0.0.1", port=port),
+        site="plant",
+        node="hall",
+        instance="press",
+        outbox=Outbox(path, log=log, metrics=metrics),
+        log=log,
+        metrics=metrics,
+        on_connected=on_connected,
+        back_off=BackOff(30.0, 30.0),
+    )
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_broker_that_is_not_there_or_does_not_answer_is_no_hang(
+    supervisor: Systemd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: bool
+) -> None:
+    monkeypatch.setattr(watchdog_module, "_BROKER_SECONDS", PATIENCE)
+    monkeypatch.setattr(mqtt_connection, "_TICK_SECONDS", 0.05)
+    peer, stream = Peer(b""), io.StringIO()
+    if not answers:
+        peer.close()  # the connection is refused, and half a minute is waited then
+    log, mqtt = Log(stream), publisher_of(peer.port, tmp_path / "a.sqlite", lambda: None)
+    watchdog = watch_over(Scheduler([], 1, print, print), [], None, mqtt, log)
+    watchdog._look_seconds = 0.02
+    mqtt.start()
+    try:
+        turn(watchdog, 3 * PATIENCE)
+        assert len(supervisor.take()) >= 6 and hanging(stream, log) == []
+    finally:
+        peer.close()
+        mqtt.stop()
+
+
+def test_a_thread_that_talks_to_the_broker_no_more_starves_the_watchdog(
+    supervisor: Systemd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is told of the connection never comes back; that may take longer than what systemd waits."""
+    monkeypatch.setattr(watchdog_module, "_BROKER_SECONDS", 2 * PATIENCE)
+    released = threading.Event()
+
+    def never_come_back() -> None:
+        released.wait(10)
+
+    peer, stream = Peer(CONNECTED), io.StringIO()
+    log, mqtt = Log(stream), publisher_of(peer.port, tmp_path / "a.sqlite", never_come_back)
+    watchdog = watch_over(Scheduler([], 1, print, print), [], None, mqtt, log)
+    watchdog._look_seconds = 0.02
+    mqtt.start()
+    try:
+        turn(watchdog, 1.5 * PATIENCE)
+        assert len(supervisor.take()) >= 3
+        turn(watchdog, 2 * PATIENCE)
+        supervisor.take()
+        turn(watchdog, PATIENCE)
+        assert supervisor.take() == []
+        assert hanging(stream, log)[0]["error"] == "talking to the broker does not come back"
+    finally:
+        released.set()
+        peer.close()
+        mqtt.stop()
+
+
 @pytest.mark.parametrize(
     ("microseconds", "pid", "expected"),
     [("30000000", None, 30.0), ("30000000", "1", None), ("0", None, None), ("soon", None, None), (None, None, None)],
@@ -202,8 +299,6 @@ def test_the_daemon_is_fed_without_a_microphone_and_tells_of_a_reload(
 
 
 def test_a_window_that_never_ends_starves_the_daemons_watchdog(supervisor: Systemd) -> None:
-    from edge_asd.scheduler import Scheduler
-
     released = threading.Event()
     scheduler: Scheduler[str, int] = Scheduler(["rail"], 1, lambda *_: bool(released.wait(10)), lambda *_: None)
     stream = io.StringIO()

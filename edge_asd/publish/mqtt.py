@@ -76,6 +76,11 @@ class MqttPublisher:
         self._connection.on_change = self._note_change
         outbox.on_ready = self._connection.wake
 
+    @property
+    def turns(self) -> int:
+        """Grows as long as the thread that talks to the broker turns, whatever the broker does."""
+        return self._connection.turns
+
     def start(self) -> None:
         """Connect in the background, and again whenever the connection is lost."""
         self._connection.start()

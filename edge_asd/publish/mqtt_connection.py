@@ -13,7 +13,7 @@ import select
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import paho.mqtt.client as paho
 from paho.mqtt.packettypes import PacketTypes
@@ -33,6 +33,7 @@ from edge_asd.publish.mqtt_client import (
     refusal_in_words,
     silence_in_words,
 )
+from edge_asd.publish.mqtt_speaker import Speaker
 from edge_asd.publish.topics import Hearer
 
 _TICK_SECONDS = 0.5
@@ -45,30 +46,6 @@ _UNSTEADY_HINT = "no connection lasts: do two daemons have the same site, node a
 _FAREWELL_SECONDS = 2.0
 
 _Callback = TypeVar("_Callback", bound=Callable[..., None])
-
-
-class Speaker(Protocol):
-    """Whoever speaks over the connection; all is called on the connection's thread."""
-
-    @property
-    def is_stuck(self) -> bool:
-        """The broker owes answers for so long that it must be taken for dead."""
-
-    @property
-    def is_done(self) -> bool:
-        """Nothing is left to be said or answered."""
-
-    def begin(self, client: paho.Client, most_unanswered: int) -> None:
-        """A connection was made, to a broker that takes so many unanswered messages."""
-
-    def speak(self) -> None:
-        """Send what there is."""
-
-    def hear_answer(self, number: int, reason: ReasonCode) -> bool:
-        """The broker answered to a message of ours; False if it is not known."""
-
-    def end(self) -> None:
-        """The connection is gone."""
 
 
 def _guarded(callback: _Callback) -> _Callback:
@@ -107,6 +84,8 @@ class Connection:
             back_off: waiting times between attempts.
         """
         self.is_connected = False
+        self.turns = 0
+        """Grows as long as the thread turns, whatever the broker does; no wait but one to connect is long."""
         self.on_change: Callable[[bool], None] = lambda is_connected: None
         """Called when a connection was made or lost."""
         self._settings, self._make_client, self._speaker = settings, make_client, speaker
@@ -153,7 +132,8 @@ class Connection:
     def _rest(self, seconds: float) -> None:
         end = time.monotonic() + seconds
         while not self._stopping.is_set() and (left := end - time.monotonic()) > 0:
-            self._stopping.wait(left)
+            self._stopping.wait(min(left, _TICK_SECONDS))
+            self.turns += 1
 
     def _converse(self) -> None:
         """One connection from its beginning to its end."""
@@ -197,6 +177,7 @@ class Connection:
 
     def _wait(self, client: paho.Client) -> None:
         """Until something can be read, written or is to be said; and do the first two."""
+        self.turns += 1
         link = client.socket()
         if link is None:
             return
