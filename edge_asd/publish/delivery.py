@@ -42,6 +42,12 @@ class _Sent:
     at: float
 
 
+@dataclass(frozen=True)
+class _Retained:
+    text: str
+    alerts: str | None
+
+
 @dataclass
 class _Parked:
     seconds: float
@@ -59,17 +65,23 @@ class Delivery:
         """By paho's number, oldest first."""
         self._parked: dict[str, _Parked] = {}
         self._handing_in = threading.Lock()
-        self._retained: dict[str, str] = {}
+        self._retained: dict[str, _Retained] = {}
         """By topic; a newer document takes the place of one that was not sent yet."""
         self._scores: deque[tuple[str, str]] = deque(maxlen=_MOST_SCORES)
         self._has_warned: set[str] = set()
         self._fruitless = 0
 
-    def retain(self, topic: str, text: str) -> None:
-        """Hand in a document that the broker keeps; without a connection it is dropped."""
+    def retain(self, topic: str, text: str, alerts: str | None = None) -> None:
+        """Hand in a document that the broker keeps; without a connection it is dropped.
+
+        Args:
+            topic: of the document.
+            text: of the document.
+            alerts: topic of the alerts that it may tell of: it is sent after the outbox has them on disk.
+        """
         with self._handing_in:
             if self._client is not None:
-                self._retained[topic] = text
+                self._retained[topic] = _Retained(text, alerts)
 
     def score(self, topic: str, text: str) -> None:
         """Hand in a window's score; without a connection it is dropped."""
@@ -144,7 +156,7 @@ class Delivery:
             topic = next(filter(self._is_free_for_retained, self._retained), None)
             if topic is None:
                 return False
-            text = self._retained.pop(topic)
+            text = self._retained.pop(topic).text
         self._send(client, topic, text, None)
         return True
 
@@ -158,6 +170,9 @@ class Delivery:
         return True
 
     def _is_free_for_retained(self, topic: str) -> bool:
+        alerts = self._retained[topic].alerts
+        if alerts is not None and not self._outbox.has_kept(alerts):
+            return False
         return all(sent.topic != topic for sent in self._unanswered.values())
 
     def _send(self, client: paho.Client, topic: str, text: str, alert: Message | None) -> None:

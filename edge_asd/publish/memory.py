@@ -89,7 +89,8 @@ def restore(state: MachineState, remembered: Any) -> None:
         raise ValueError(f"no state of a machine: {error!r}") from None
     state.pipeline.alarm.restore(alarm, former_clock)
     state.sequence, state.last_alert, state.overtaken = sequence, last_alert, overtaken
-    if state.pipeline.alarm.incident is not None:
+    state.incident = state.pipeline.alarm.incident
+    if state.incident is not None:
         state.condition, state.since = state.pipeline.condition, since
 
 

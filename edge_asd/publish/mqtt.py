@@ -93,8 +93,11 @@ class MqttPublisher:
             self._log("mqtt_unsent", "warning", alerts=unsent, hint="they are kept, and sent after the next start")
 
     def state(self, place: Place, document: dict[str, Any]) -> None:
-        """Send a machine's state, retained; not while the broker is away, since it is sent again at connection."""
-        self._delivery.retain(machine_topic(place, "state"), json.dumps(document))
+        """Send a machine's state, retained, after the alerts that it tells of are on disk.
+
+        Not while the broker is away, since it is sent again at connection.
+        """
+        self._delivery.retain(machine_topic(place, "state"), json.dumps(document), machine_topic(place, "alert"))
         self._connection.wake()
 
     def score(self, place: Place, document: dict[str, Any]) -> None:

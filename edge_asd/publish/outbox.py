@@ -142,6 +142,11 @@ class Outbox:
             awaits_disk = bool(self._sought) or self._fresh.awaits_disk(self._given_up())
             return awaits_disk and self.unsent > 0
 
+    def has_kept(self, topic: str) -> bool:
+        """Whether all messages of a topic are on disk, as far as it takes any."""
+        with self._change:
+            return not self._fresh.awaits_disk(self._given_up(), topic)
+
     @property
     def unsent(self) -> int:
         """Messages that wait."""
@@ -172,8 +177,7 @@ class Outbox:
             self.on_ready()
             if is_closing:
                 break
-        if self._file is not None:
-            self._file.close()
+        self._close_file()
         if self._lock is not None:
             self._lock.give_back()
 
@@ -202,10 +206,10 @@ class Outbox:
                 self._log("outbox_recovered", "notice", file=str(self.path))
             self._failure = None
 
-    def _open(self) -> None:
+    def _open(self) -> OutboxFile:
         if self._lock is None:
             self._lock = DatabaseLock(self.path)  # where that failed at the start
-        self._take_up(OutboxFile(self.path, self._most_bytes))
+        return self._take_up(OutboxFile(self.path, self._most_bytes))
 
     def _close_file(self) -> None:
         if self._file is not None:
@@ -226,7 +230,7 @@ class Outbox:
         self._take_up(new)
         return True
 
-    def _take_up(self, file: OutboxFile) -> None:
+    def _take_up(self, file: OutboxFile) -> OutboxFile:
         """Begin with what lies in a file."""
         recalled, waiting, topics = file.memory(), file.waiting(), file.topics()
         with self._change:
@@ -235,12 +239,10 @@ class Outbox:
             self._losses = Losses()
             self._heads.clear()
             self._sought = dict.fromkeys(topics, 0)
+        return file
 
     def _work(self) -> None:
-        if self._file is None:
-            self._open()
-        file = self._file
-        assert file is not None  # just opened
+        file = self._file or self._open()
         with self._change:
             messages = list(self._fresh)
             memory, settled = self._memory.due(), dict(self._settled)

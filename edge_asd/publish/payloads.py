@@ -47,6 +47,8 @@ class MachineState:
     condition: Condition = "starting"
     since: datetime = field(default_factory=lambda: datetime.now(UTC))
     """When condition or signal last changed."""
+    incident: str | None = None
+    """Open, as far as was told: the pipeline knows of an incident before its alert exists."""
     sequence: int = 0
     """Of the last alert."""
     last_alert: dict[str, Any] | None = None
@@ -62,7 +64,8 @@ class MachineState:
         self.reading = reading
         # The reading may have been made while a maintenance began or ended.
         is_out_of_date = (reading.condition == "maintenance") != (self.maintenance is not None)
-        condition = self.pipeline.condition if is_out_of_date else reading.condition
+        self.incident = reading.incident
+        condition = self._condition() if is_out_of_date else reading.condition
         changed = condition != self.condition
         self.condition = condition
         if changed:
@@ -72,9 +75,10 @@ class MachineState:
     def maintain(self, maintenance: Maintenance | None) -> None:
         """Remember what maintenance is in force; the pipeline knows already."""
         self.maintenance = maintenance
-        if self.condition != self.pipeline.condition:
+        condition = self._condition()
+        if condition != self.condition:
             self.since = datetime.now(UTC)
-        self.condition = self.pipeline.condition
+        self.condition = condition
 
     def hear(self, signal: Signal, reason: str | None, suspect: SuspectReason | None = None) -> bool:
         """Remember what the signal is like; true if that changed. Other figures of the same finding are no change."""
@@ -84,6 +88,13 @@ class MachineState:
             self.since = datetime.now(UTC)
         self.signal, self.signal_reason, self.suspect = signal, reason, suspect
         return True
+
+    def _condition(self) -> Condition:
+        """The pipeline's, but for what its next reading tells of an incident."""
+        condition = self.pipeline.condition
+        if condition != "maintenance" and self.incident is not None:
+            return "anomalous"
+        return "normal" if condition == "anomalous" else condition
 
     def utc(self, sample: int) -> datetime:
         """UTC of a sample of the stream, as the wall clock has it now."""
@@ -153,7 +164,7 @@ def machine_state(state: MachineState) -> dict[str, Any]:
         "signal_reason": state.signal_reason,
         "suspect": state.suspect,
         "since": iso(state.since),
-        "incident": state.pipeline.alarm.incident,
+        "incident": state.incident,
         "rarity": None if reading is None else _rounded(reading.rarity),
         "threshold": _rounded(state.pipeline.rule.threshold),
         "clear_below": _rounded(state.pipeline.rule.clear_below),

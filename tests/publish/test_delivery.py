@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sqlite3
 import time
 import uuid
 from collections.abc import Iterator
@@ -148,6 +149,25 @@ def test_an_alert_on_its_way_to_the_disk_is_still_to_be_said(
     until(lambda: delivery.is_done, "the search for the next one", 5)
 
 
+def test_a_state_comes_after_the_alert_that_it_tells_of_is_on_disk(
+    outbox: Outbox, delivery: Delivery, slow_disk: float
+) -> None:
+    client = Client()
+    begin(delivery, client)
+    alert = Message(str(uuid.uuid4()), "a/alert", "{}", time.time())
+    outbox.put([alert], {})
+    delivery.retain("a/state", "{}", "a/alert")
+    delivery.retain("b/state", "{}", "b/alert")
+    delivery.speak()
+    assert [topic for _, topic in client.sent] == ["b/state"] and not delivery.is_done
+    until(lambda: outbox.has_kept("a/alert"), "the disk", 5)
+    with sqlite3.connect(outbox.path) as reader:
+        assert reader.execute("SELECT id FROM message").fetchall() == [(alert.id,)]
+    reader.close()
+    delivery.speak()
+    assert [topic for _, topic in client.sent][1] == "a/state"
+
+
 def test_a_disk_that_has_failed_is_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "press.sqlite").mkdir()
     outbox = Outbox(tmp_path / "press.sqlite", log=Log(io.StringIO()), metrics=Metrics())
@@ -156,7 +176,10 @@ def test_a_disk_that_has_failed_is_not_waited_for(tmp_path: Path) -> None:
     outbox.put([Message(str(uuid.uuid4()), "a/alert", "{}", time.time())], {})
     assert not outbox.is_busy and not delivery.is_done, "it goes from memory"
     begin(delivery, client)
-    assert delivery.hear_answer(1, SUCCESS) and delivery.is_done
+    delivery.retain("a/state", "{}", "a/alert")
+    delivery.speak()
+    assert [topic for _, topic in client.sent] == ["a/alert", "a/state"]
+    assert delivery.hear_answer(1, SUCCESS) and delivery.hear_answer(2, SUCCESS) and delivery.is_done
     outbox.close()
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from parts.alarms import HOP_SECONDS, LOUD, QUIET, RATE, machine_state, reading
 from parts.waiting import until
 
 from edge_asd.clock import boot_time
-from edge_asd.publish import memory
+from edge_asd.maintenance import Maintenance
+from edge_asd.publish import memory, payloads
 from edge_asd.publish import outbox as outbox_module
 from edge_asd.publish.announcer import Announcer
 from edge_asd.publish.log import Log
@@ -185,6 +187,26 @@ def test_what_is_no_memory_is_not_reconciled_with(damaged: Any) -> None:
         reading(state, number, LOUD)
     made = memory.remember(state, 0)
     assert made["alarm"]["incident"] and memory.reconcile(damaged, made) == made
+
+
+def test_an_incident_is_said_to_be_open_when_it_is_told(path: Path) -> None:
+    """The alarm has it before that: its picture may take seconds, and others ask for the state meanwhile."""
+    one = Process(path)
+    one.hear(QUIET, LOUD)
+    found = reading(one.state, 2, LOUD)
+    maintenance = Maintenance.of(1, "me", datetime.now(UTC))
+    for said in (None, maintenance, None):
+        if said is not one.state.maintenance:
+            one.announcer.maintain(one.state, said)
+        assert payloads.machine_state(one.state)["incident"] is None
+        assert one.state.condition == "normal"
+    one.announcer.tell(one.state, found)
+    state = payloads.machine_state(one.state)
+    assert (state["incident"], state["condition"]) == (found.incident, "anomalous")
+    assert state["last_alert"]["incident"] == found.incident
+    one.announcer.maintain(one.state, maintenance)
+    assert payloads.machine_state(one.state)["incident"] == found.incident
+    one.outbox.close()
 
 
 def test_normal_sound_writes_nothing(path: Path) -> None:

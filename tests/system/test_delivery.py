@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile
@@ -162,6 +163,33 @@ def test_a_full_disk_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             again.stop()
             subscriber.close()
     finally:
+        broker.stop()
+
+
+def test_a_state_names_an_incident_whose_alert_is_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = OutboxFile.store
+
+    def slow(file: OutboxFile, *arguments: Any) -> int:
+        time.sleep(0.5)
+        return store(file, *arguments)
+
+    broker = Broker(tmp_path / "broker").start()
+    subscriber = Subscriber(broker.port, f"{TOPIC}/machine/+/state")
+    plant = Plant(tmp_path / "alarms.sqlite", broker.port)
+    try:
+        plant.hear(QUIET)
+        until(lambda: subscriber.messages and not plant.outbox._memory, "the first state, and the disk")
+        monkeypatch.setattr(OutboxFile, "store", slow)
+        plant.hear(LOUD, LOUD)
+        document = until(
+            lambda: subscriber.messages[-1].document["incident"] and subscriber.messages[-1].document, "it"
+        )
+        with contextlib.closing(sqlite3.connect(plant.outbox.path)) as connection:
+            (payload,) = connection.execute("SELECT payload FROM message").fetchone()
+        assert json.loads(payload)["incident"] == document["incident"] == document["last_alert"]["incident"]
+    finally:
+        plant.stop()
+        subscriber.close()
         broker.stop()
 
 
