@@ -177,6 +177,8 @@ def test_a_state_names_an_incident_whose_alert_is_on_disk(tmp_path: Path, monkey
     subscriber = Subscriber(broker.port, f"{TOPIC}/machine/+/state")
     plant = Plant(tmp_path / "alarms.sqlite", broker.port)
     try:
+        connected = "edge_asd_mqtt_connected"
+        until(lambda: plant.metrics.registry.get_sample_value(connected) == 1, "the connection")
         plant.hear(QUIET)
         until(lambda: subscriber.messages and not plant.outbox._memory, "the first state, and the disk")
         monkeypatch.setattr(OutboxFile, "store", slow)
