@@ -6,7 +6,6 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from parts.daemon import Daemon, write_config
 
 from edge_asd import state_folder as module
 from edge_asd.errors import ConfigurationError
@@ -95,20 +94,3 @@ def test_root_finds_the_folder_of_the_packages_unit_while_it_does_not_run(
     assert state_folder(config).is_relative_to(home), "only systemd starts the daemon there"
     elsewhere = tmp_path / "press.yaml"
     assert state_folder_in_use(elsewhere, proc=proc) == state_folder(elsewhere)
-
-
-def test_a_real_daemon_keeps_it_all_there(tmp_path: Path, tiny: object) -> None:
-    assert callable(tiny)
-    (tmp_path / "good.onnx").write_bytes(tiny())
-    machine = "name: press, channel: 1, detectors: [good.onnx], hop_seconds: 1, alarm: {threshold: 11}"
-    config = write_config(tmp_path / "press.yaml", machine, mqtt=None, device="name: no such")
-    daemon = Daemon(config)
-    try:
-        daemon.wait_for("ready")
-        folder = state_folder_in_use(config)
-        assert folder == state_folder(config, None, {"XDG_STATE_HOME": str(tmp_path / "state")})
-        names = {path.name for path in folder.iterdir()}
-        assert {"press.sqlite", "press.sqlite.lock", "press.maintenance.json"} <= names
-        assert daemon.wait_for("evidence")["folder"] == str(folder / "evidence")
-    finally:
-        daemon.kill()
