@@ -26,7 +26,7 @@ NEVER_KEPT_BACK = frozenset(
         *("alert", "alert_lost", "alerts_lost", "alarm_restored", "alarm_not_restored", "state", "muted", "unmuted"),
         # Of the start and the end: for each of a hundred machines there is one.
         *("ready", "stopped", "operating_point", "active_when", "calibration", "calibration_not_used"),
-        *("evidence", "evidence_off", "recordings_ended"),
+        *("evidence", "recordings_ended"),
         # Somebody waits for it.
         *("reloaded", "reload_failed"),
         # Ends the daemon, or sets its database aside.

@@ -28,6 +28,8 @@ _WAL_PAGES = 256
 """The log is folded into the database at 1 MB."""
 _FULL_SHARE, _TRIMMED_SHARE = 0.95, 0.9
 """Of the bound: how full it may become, and how full it is after making room."""
+_CACHE_KILOBYTES = 512
+"""Of pages in memory: SQLite's own 2 MB fill up as alerts wait, and look like memory that grows."""
 _ROWS_AT_ONCE = 100
 _SMALLEST_FILE = 512
 """Bytes: SQLite takes what is shorter for a new database."""
@@ -254,6 +256,7 @@ def is_damage(error: sqlite3.Error) -> bool:
 def connect(path: Path) -> sqlite3.Connection:
     """A connection of our kind: transactions are ours, and no text can stop the reading."""
     connection = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
+    connection.execute(f"PRAGMA cache_size = -{_CACHE_KILOBYTES}")
     connection.text_factory = lambda raw: raw.decode(errors="replace")  # the checksum tells what is damaged
     return connection
 

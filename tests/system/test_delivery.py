@@ -87,14 +87,14 @@ def test_a_broker_that_is_away_for_a_day(tmp_path: Path) -> None:
 
 
 def test_memory_does_not_grow_while_the_broker_is_away(tmp_path: Path) -> None:
-    """Nor with what waits on disk: below 1 MB from 3,000 to 9,000 alerts."""
+    """Nor with what waits on disk: below 1 MB from 1,000 to 9,000 alerts, not counting libraries that are mapped."""
     database = tmp_path / "alarms.sqlite"
     command = [sys.executable, "-P", str(PARTS / "alarms.py"), str(database), str(free_port()), "40", str(10**9)]
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log)
 
     def kilobytes() -> int:
-        found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())
+        found = re.search(r"RssAnon:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())
         assert found
         return int(found[1])
 
@@ -106,7 +106,7 @@ def test_memory_does_not_grow_while_the_broker_is_away(tmp_path: Path) -> None:
             return 0
 
     try:
-        until(lambda: waiting() > 3_000, "alerts", 60)
+        until(lambda: waiting() > 1_000, "alerts", 60)
         before = kilobytes()
         until(lambda: waiting() > 9_000, "more alerts", 120)
         grown = kilobytes() - before
