@@ -1,9 +1,8 @@
 """The outbox: an alert and the alarm's state are on disk together before the alert is sent, and until it was received.
 
-One thread owns the file. Whoever hands something in or asks for it never waits for the disk: a slow one must not stop
-the scoring. What is on disk is offered to the sender, the oldest message of each topic, so that order is kept for each
-machine and one that is refused holds up no other. While the disk is full, read-only, gone or hung, messages wait in
-memory, bounded, and are offered from there.
+One thread owns the file; whoever hands something in or asks for it never waits for the disk. What is on disk is offered
+to the sender, the oldest message of each topic, so that order is kept for each machine and one that is refused holds up
+no other. While the disk is full, read-only, gone or hung, messages wait in memory, bounded, and are offered from there.
 """
 
 from __future__ import annotations
@@ -69,8 +68,8 @@ class Outbox:
         self._file: OutboxFile | None = None
         self._failure: str | None = None
         """Why the disk took nothing at the last attempt."""
-        self._is_storing = self._is_closing = False
         self._lock: DatabaseLock | None = None
+        self._is_storing = self._is_closing = False
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
 
     def open(self) -> None:
