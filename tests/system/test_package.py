@@ -295,6 +295,26 @@ def test_a_credential_that_is_missing_is_not_tried_again(pc: Container) -> None:
     assert "mqtt.password_file: /etc/edge-asd/mqtt-password: no such file" in said
 
 
+def test_what_belongs_to_the_audio_group_can_be_opened_by_the_unit_and_nothing_else(pc: Container) -> None:
+    """As sound cards do (root:audio, 660), in the namespace of users that PrivateUsers= makes; no card is here."""
+    for name, group in (("card", "audio"), ("other", "root")):
+        (pc.root / f"srv/{name}").write_text("heard")
+        pc.run("chown", f"root:{group}", f"/srv/{name}")
+        pc.run("chmod", "660", f"/srv/{name}")
+    drop_in = pc.root / "etc/systemd/system/edge-asd@card.service.d"
+    drop_in.mkdir(parents=True)
+    (drop_in / "try.conf").write_text(
+        "[Service]\nExecStartPre=/bin/grep heard /srv/card\nExecStartPre=/bin/sh -c '! /bin/grep heard /srv/other'\n"
+    )
+    shutil.copy(pc.root / "etc/edge-asd/rail.yaml", pc.root / "etc/edge-asd/card.yaml")
+    pc.run("systemctl", "daemon-reload")
+    try:
+        pc.run("systemctl", "start", "edge-asd@card")
+        assert pc.show("edge-asd@card", "ActiveState") == "active"
+    finally:
+        pc.run("systemctl", "stop", "edge-asd@card", check=False)
+
+
 def test_the_unit_is_sound_and_locked_in(pc: Container) -> None:
     done = pc.run("systemd-analyze", "verify", "edge-asd@rail.service")
     assert (done.stdout, done.stderr) == ("", "")
