@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,20 +13,24 @@ from pathlib import Path
 from edge_asd.check_broker import check_broker
 from edge_asd.check_clock import check_clock, kernel_clock
 from edge_asd.check_files import check_folders, check_secrets
+from edge_asd.check_metrics import check_metrics
 from edge_asd.check_sound import check_device, check_recordings
 from edge_asd.check_time import Part, check_time
 from edge_asd.config import Config
 from edge_asd.config_file import instance_name, load_config
 from edge_asd.cores import allowed_cores, scoring_cores
 from edge_asd.errors import EXIT_CONFIGURATION, EXIT_DONE, DetectorError, EdgeAsdError
-from edge_asd.finding import Finding
+from edge_asd.finding import Finding, State
 from edge_asd.instances import running_instances
 from edge_asd.machine import load_machines
+from edge_asd.publish.journal import Level, is_journal, priority
 from edge_asd.publish.log import Log
 from edge_asd.state_folder import folder_of, state_folder_in_use
 from edge_asd.verification import load_detector
 
 SCHEMA = 1
+_LEVELS: dict[State, Level] = {"ok": "info", "warning": "warning", "failed": "error"}
+"""In the journal."""
 
 
 @dataclass
@@ -101,6 +106,7 @@ def check_surroundings(subject: Subject) -> Iterator[Finding]:
         yield from check_folders(config, state_folder_in_use(path, subject.state))
         yield from check_recordings(config)
         yield from check_device(config)
+        yield from check_metrics(config)
         yield from check_broker(config, instance_name(path), publish=subject.publish)
 
 
@@ -119,12 +125,17 @@ def check(options: argparse.Namespace) -> int:
         for finding in one(subject):
             findings.append(finding)
             if not options.json:
-                print(f"{finding.state:<8} {finding.check:<14} {finding.text}", flush=True)
+                print(f"{_head(finding)}{finding.state:<8} {finding.check:<14} {finding.text}", flush=True)
     has_failed = any(f.state == "failed" for f in findings)
     if options.json:
         document = {"schema": SCHEMA, "passed": not has_failed, "findings": [asdict(f) for f in findings]}
         print(json.dumps(document, indent=1))
     return EXIT_CONFIGURATION if has_failed else EXIT_DONE
+
+
+def _head(finding: Finding) -> str:
+    """The journal reads what ExecReload= prints."""
+    return priority(_LEVELS[finding.state]) if is_journal(sys.stdout) else ""
 
 
 def _part(config: Config, name: str, state: Path | None, said: _Said) -> Part:

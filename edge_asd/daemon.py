@@ -68,7 +68,8 @@ class Daemon:
             DetectorError: a detector cannot be trusted.
         """
         self._log = log
-        self._stopping = threading.Event()
+        self._is_stopping = False
+        """Set by signal handlers: without a lock, which the interrupted thread could hold."""
         self._metrics = Metrics()
         self._machines = {m.name: m for m in load_machines(config, instance, log, cache, state)}
         for machine in self._machines.values():
@@ -149,7 +150,7 @@ class Daemon:
             if self._device is not None:
                 self._wait_for_device(self._device)
             start_in_turn(self._recordings)
-            if not self._stopping.is_set():
+            if not self._is_stopping:
                 self._say_ready()
                 self._listen(until_end)
         finally:
@@ -158,7 +159,7 @@ class Daemon:
 
     def stop(self) -> None:
         """End `run` soon; may be called from a signal handler."""
-        self._stopping.set()
+        self._is_stopping = True
 
     def reload(self) -> None:
         """Take up what is new in the configuration and its files soon; may be called from a signal handler."""
@@ -180,7 +181,7 @@ class Daemon:
     def _wait_for_device(self, feed: DeviceFeed) -> None:
         """Until it is open or known to be absent, for a while."""
         end = time.monotonic() + _OPENING_SECONDS
-        while not self._stopping.is_set() and time.monotonic() < end:
+        while not self._is_stopping and time.monotonic() < end:
             if feed.microphone.wait_until_known(_TICK_SECONDS):
                 break
         assert self._device_news is not None  # as there is a device
@@ -201,7 +202,8 @@ class Daemon:
         began = time.monotonic()
         for machine in self._machines.values():
             machine.due = began + machine.pipeline.window / machine.pipeline.sample_rate
-        while not self._stopping.wait(_TICK_SECONDS):
+        while not self._is_stopping:
+            time.sleep(_TICK_SECONDS)
             self._watchdog.tick()
             self._instructions.heed()
             self._reloader.heed()
@@ -240,7 +242,7 @@ class Daemon:
         """The process is about to end; with 70, systemd starts it anew, but not if it was to end anyway."""
         self._log("sound_system_hangs", "error", error=message)
         self._log.close()
-        if self._stopping.is_set():
+        if self._is_stopping:
             os._exit(EXIT_DONE)
 
     def _in_turn(self, do: Callable[[str, Window], None], name: str, window: Window) -> None:

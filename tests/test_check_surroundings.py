@@ -17,6 +17,7 @@ from jsonschema import Draft202012Validator
 from edge_asd.check_broker import check_broker
 from edge_asd.check_clock import Clock, check_clock, kernel_clock
 from edge_asd.check_files import check_folders, check_secrets
+from edge_asd.check_metrics import check_metrics
 from edge_asd.cli import main
 from edge_asd.config import Config
 from edge_asd.config_file import load_config
@@ -43,6 +44,13 @@ def said(findings: Iterable[Finding]) -> list[tuple[str, str]]:
 def only(findings: Iterable[Finding]) -> tuple[str, str]:
     (one,) = said(findings)
     return one
+
+
+def test_an_address_of_the_metrics_that_is_not_there_is_told(configured: Callable[[str], Config]) -> None:
+    assert only(check_metrics(configured("metrics: {listen: '127.0.0.1:9464'}\n")))[0] == "ok"
+    state, text = only(check_metrics(configured("metrics: {listen: '192.0.2.1:9464'}\n")))
+    assert state == "warning" and "hall.yaml:5:11: metrics.listen: " in text and "192.0.2.1 now" in text
+    assert not said(check_metrics(configured("")))
 
 
 def test_the_clock_of_this_computer_is_asked() -> None:

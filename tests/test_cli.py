@@ -233,7 +233,11 @@ def test_a_configuration_that_names_what_is_not_there(
         (usable + "    alarm: {false_alarms_per_day: 1000000}\n", "7:13", "false_alarms_per_day: should be less than"),
         (usable + "mqtt: {host: x, username: u, password_file: secret}\n", "", f"{tmp_path / 'secret'}: no such file"),
         (usable + "mqtt: {host: x, tls: {ca: ca.pem}}\n", "", "mqtt.tls: a certificate or key cannot be used"),
-        (usable + "metrics: {listen: '192.0.2.1:9464'}\n", "", "metrics.listen: 192.0.2.1:9464: "),
+        (
+            usable + "metrics: {listen: 'no-such-host.invalid:9464'}\n",
+            "",
+            "metrics.listen: no-such-host.invalid:9464: ",
+        ),
     ]:
         path.write_text(text)
         status, _, errors = run("run", "-c", path)

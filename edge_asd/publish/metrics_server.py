@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
-import os
 import select
 import selectors
 import socket
@@ -22,20 +21,16 @@ from http import HTTPStatus
 from prometheus_client import CollectorRegistry
 
 from edge_asd.config_publish import MetricsSection
-from edge_asd.errors import ConfigurationError
 from edge_asd.publish.http_connection import Connection, Stage
 from edge_asd.publish.http_crowd import Crowd
 from edge_asd.publish.http_message import Answer, Request
 from edge_asd.publish.log import Log
+from edge_asd.publish.metrics_listener import listen
 from edge_asd.publish.metrics_pages import Login, Pages
 from edge_asd.publish.server_certificate import ServerCertificate
 from edge_asd.secrets_file import read_secret
 
 MOST_CONNECTIONS = 100
-_BACKLOG = 1024
-"""Connections at once must not wait for a second SYN, which comes after a second."""
-_SEND_BUFFER_BYTES = 65_536
-"""Of the kernel, for each connection: unless told it takes up to 4 MB of an answer that is not fetched."""
 _ACCEPTED_AT_ONCE = 16
 """Then those that are there already have their turn."""
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -68,7 +63,7 @@ class MetricsServer:
             login = Login(settings.username, read_secret(settings.password_file, "metrics.password_file"))
         self._certificate = None if settings.tls is None else ServerCertificate(settings.tls, log)
         self._pages = Pages(registry, complaint, login)
-        self._listener = _listen(settings)
+        self._listener = listen(settings, log)
         self.port: int = self._listener.getsockname()[1]
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
@@ -229,22 +224,3 @@ class MetricsServer:
         self._woken.close()
         with contextlib.suppress(OSError):
             self._selector.close()
-
-
-def _listen(settings: MetricsSection) -> socket.socket:
-    host, port = settings.address
-    try:
-        listener = socket.create_server(
-            (host, port),
-            family=socket.AF_INET6 if ":" in host else socket.AF_INET,
-            backlog=_BACKLOG,
-            dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6(),
-        )
-    except (OSError, UnicodeError) as error:
-        # Python adds the address to the system's words; those of a name that is not known have a negative number.
-        number = getattr(error, "errno", None) or 0
-        reason = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or str(error)
-        raise ConfigurationError(f"metrics.listen: {host}:{port}: {reason}") from None
-    listener.setblocking(False)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)  # those accepted inherit it
-    return listener

@@ -243,8 +243,8 @@ def test_a_port_in_use_is_named(served: Served) -> None:
     assert caught.value.exit_status == EXIT_CONFIGURATION
 
 
-@pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid", "a" * 70])
-def test_an_address_that_is_not_ours_is_named(host: str) -> None:
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "a" * 70])
+def test_a_name_that_is_not_known_is_named(host: str) -> None:
     with pytest.raises(ConfigurationError, match=f"metrics.listen: {host}:9464: "):
         unserved(9464, host)
 

@@ -1,0 +1,33 @@
+"""An address that this computer gets later: the metrics are served there once it is there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+import pytest
+from parts.metrics_server import Served
+
+from edge_asd.publish.metrics_listener import is_there
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1"])
+def test_an_address_that_is_not_there_yet_is_told_and_waited_for(host: str) -> None:
+    """A network that comes up late must not end the daemon for good."""
+    with Served(host) as served:
+        (line,) = [line for line in served.log if line["event"] == "metrics_address_missing"]
+        assert line["level"] == "warning" and f"does not have the address {host} now" in line["hint"]
+        assert not is_there(host) and is_there("127.0.0.1") and is_there("0.0.0.0")
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("ip") is None, reason="needs root and ip")
+def test_it_is_served_once_the_address_is_there() -> None:
+    address = ["192.0.2.77/32", "dev", "lo"]
+    with Served("192.0.2.77") as served:
+        if subprocess.run(["ip", "address", "add", *address], capture_output=True, check=False).returncode:
+            pytest.skip("no address can be added here")
+        try:
+            assert served.get("/healthz")[0] == 200
+        finally:
+            subprocess.run(["ip", "address", "del", *address], check=True)
