@@ -24,6 +24,9 @@ from edge_asd.publish.payloads import iso
 from edge_asd.publish.topics import Hearer
 
 _LOOK_SECONDS = 1.0
+"""Between looks. A command is looked at at once, but who repeats one all the time keeps neither disk nor log busy."""
+_SAME_END_SECONDS = 60.0
+"""A maintenance that is commanded anew and ends so little later is worth no line."""
 _REPEATED_SECONDS = 10.0
 """A broker gives what is retained right after the connection: the same command in this time is no new one."""
 _MOST_WAITING = 100
@@ -76,6 +79,8 @@ class MaintenanceWatch:
         self._unsaved: dict[str, _Unsaved] = {}
         self._troubles: dict[str, str] = {}
         """With reading and with writing, that were told."""
+        self._told: dict[str, Maintenance] = {}
+        """By machine: what the log says of it."""
         self._commands: queue.Queue[_Heard] = queue.Queue(_MOST_WAITING)
         self._asked: queue.SimpleQueue[str] = queue.SimpleQueue()
         """Machines that somebody wanted something of, and that is done."""
@@ -150,24 +155,29 @@ class MaintenanceWatch:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            self._woken.wait(_LOOK_SECONDS)
+            was_woken = self._woken.wait(_LOOK_SECONDS)
             self._woken.clear()
             try:
                 self.look()
             except Exception as error:  # whatever it is, the next look may go well
                 self._tell("looking", repr(error))
+            if was_woken:
+                self._stopping.wait(_LOOK_SECONDS)
 
     def _change(self, machine: Machine, last: Maintenance | None, current: Maintenance | None) -> None:
         if current is None:
+            former = machine.state.maintenance
+            self._told.pop(machine.name, None)
             machine.pipeline.is_in_maintenance = False
             machine.maintenance.end(boot_time())
-            former = machine.state.maintenance
             was_ended = last is not None and former is not None and last.until != former.until
             self._log("unmuted", "notice", machine=machine.name, by=last.by if was_ended and last else None)
         else:
             machine.maintenance.begin()
             machine.pipeline.is_in_maintenance = True
-            self._log("muted", "warning", machine=machine.name, until=iso(current.until), by=current.by)
+            if not _is_nearly(current, self._told.get(machine.name)):
+                self._told[machine.name] = current
+                self._log("muted", "warning", machine=machine.name, until=iso(current.until), by=current.by)
         self._announcer.maintain(machine.state, current)
 
     def _take(self, heard: _Heard) -> None:
@@ -241,6 +251,12 @@ class MaintenanceWatch:
         if text != self._troubles.get(of):
             self._troubles[of] = text
             self._log("maintenance_file", "error", error=text)
+
+
+def _is_nearly(current: Maintenance, other: Maintenance | None) -> bool:
+    if other is None or current.by != other.by:
+        return False
+    return abs((current.until - other.until).total_seconds()) < _SAME_END_SECONDS
 
 
 def _stamp(path: Path) -> _Stamp:

@@ -1,4 +1,4 @@
-"""Maintenance in the daemon: its file and commands over MQTT are heeded, and the alarm is silent."""
+"""Maintenance in the daemon: its file and commands over MQTT are heeded."""
 
 from __future__ import annotations
 
@@ -10,21 +10,16 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
-import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 from parts.muting import mute
-from parts.pipelines import RATE, pipeline_of
+from parts.pipelines import pipeline_of
 
-from edge_asd.audio.windows import Window
-from edge_asd.clock import boot_time
 from edge_asd.config import MachineSection
-from edge_asd.demo.clips import simulate
-from edge_asd.demo.slide_rail import Fault
 from edge_asd.detector import Detector
-from edge_asd.logmel import Float32Array
 from edge_asd.machine import Machine
 from edge_asd.maintenance import (
     Maintenance,
@@ -34,12 +29,11 @@ from edge_asd.maintenance import (
 )
 from edge_asd.maintenance_command import Command, CommandError
 from edge_asd.maintenance_watch import MaintenanceWatch
-from edge_asd.pause import Pause
-from edge_asd.pipeline import AlarmSettings
 from edge_asd.publish import payloads
 from edge_asd.publish.announcer import Announcer
 from edge_asd.publish.log import Log
 from edge_asd.publish.metrics import Metrics
+from edge_asd.publish.mqtt import MqttPublisher
 from edge_asd.publish.outbox import Outbox
 from edge_asd.publish.payloads import Place
 
@@ -92,6 +86,9 @@ class Hall:
             self.metrics.introduce(name, pipeline)
         outbox = Outbox(path.with_suffix(".sqlite"), log=self._log, metrics=self.metrics)
         announcer = Announcer(self._log, self.metrics, outbox)
+        self.answers: list[dict[str, Any]] = []
+        self.detector = detector
+        announcer.mqtt = cast(MqttPublisher, SimpleNamespace(state=lambda _, document: self.answers.append(document)))
         self.watch = MaintenanceWatch(path, self.machines, announcer, self._log)
         self.watch.heed()
 
@@ -232,8 +229,26 @@ def test_what_is_no_command_changes_nothing(hall: Hall) -> None:
     log = hall.log()
     assert len([line for line in log if line["event"] == "maintenance_command_refused"]) == 5 + 100
     assert len([line for line in log if line["event"] == "maintenance_command_dropped"]) == 50
-    states = [line for line in log if line["event"] == "state"]
-    assert len(states) == 1 + 5 + 1, "every command is answered by the state, those taken at once by one"
+    assert len(hall.answers) == 1 + 5 + 1, "every command is answered by the state, those taken at once by one"
+
+
+def test_who_repeats_a_command_all_the_time_fills_no_log_and_writes_no_disk_full(hall: Hall, path: Path) -> None:
+    hall.watch.start()
+    writes, end = set(), time.monotonic() + 2.5
+    while time.monotonic() < end:
+        hall.watch.hear(TOPIC.format("rail-7"), b'{"hours": 1}')
+        hall.watch.heed()
+        writes.add(path.stat().st_mtime_ns)
+        time.sleep(0.02)
+    hall.watch.stop()
+    hall.watch.heed()
+    assert len(writes) <= 5 and len(hall.answers) <= 5
+    said = [line["event"] for line in hall.log()]
+    assert (said.count("muted"), said.count("state")) == (1, 1)
+    # Another end is worth a line.
+    again = Hall(path, hall.detector)
+    again.command('{"hours": 2}')
+    assert [line["event"] for line in again.log()].count("muted") == 2
 
 
 def test_a_file_that_cannot_be_used_costs_no_alarm(path: Path, site: Detector) -> None:
@@ -314,82 +329,3 @@ def test_what_was_acknowledged_before_the_end_is_kept(hall: Hall, path: Path) ->
     hall.watch.stop()
     hall.watch.heed()
     assert hall.muted() == 1 and read_book(path).of("rail-7", datetime.now(UTC))
-
-
-# ------------------------------------------------------------------------------------------------------- the alarm
-
-
-@pytest.fixture(scope="module")
-def sounds() -> dict[bool, Float32Array]:
-    """Ten seconds of a rail, by whether it is broken."""
-    return {
-        is_broken: simulate("id_00", 10, seed=5, fault=Fault.RAIL_DAMAGE if is_broken else None, severity=1.0)
-        for is_broken in (False, True)
-    }
-
-
-def test_nothing_is_raised_or_cleared_in_maintenance(sounds: dict[bool, Float32Array], site: Detector) -> None:
-    rule = AlarmSettings(threshold=2.0, raise_count=2, raise_window=3, clear_after=2, rest_seconds=0.0)
-    pipeline = pipeline_of(site, alarm=rule, hop=10.0)
-    position = 0
-
-    def hear(is_broken: bool, *, is_held: bool = False) -> tuple[str | None, str]:
-        nonlocal position
-        reading = pipeline.read(Window(position, sounds[is_broken], 0), is_held=lambda: is_held)
-        position += 10 * RATE
-        assert reading.result == "scored" and reading.rarity is not None and reading.detectors
-        return (reading.event.event if reading.event else None), reading.condition
-
-    pipeline.is_in_maintenance = True
-    assert [hear(True, is_held=True) for _ in range(5)] == [(None, "maintenance")] * 5
-    pipeline.is_in_maintenance = False
-    # The window of the end is not heard by the alarm either; then k of n are counted anew.
-    assert hear(True, is_held=True) == (None, "normal")
-    assert [hear(True), hear(True)] == [(None, "normal"), ("raised", "anomalous")]
-    incident = pipeline.alarm.incident
-    assert hear(False) == (None, "anomalous")
-    pipeline.is_in_maintenance = True
-    assert [hear(False, is_held=True) for _ in range(5)] == [(None, "maintenance")] * 5
-    assert pipeline.alarm.incident == incident is not None, "it is held"
-    pipeline.is_in_maintenance = False
-    assert [hear(False), hear(False)] == [(None, "anomalous"), ("cleared", "normal")]
-
-
-def test_a_window_that_began_before_the_end_belongs_to_the_pause() -> None:
-    pause = Pause()
-    assert not pause.covers(0.0) and not pause.end(5.0)
-    assert pause.begin() and not pause.begin() and pause.is_on
-    assert pause.covers(-100.0) and pause.covers(100.0)
-    assert pause.end(20.0) and not pause.end(30.0) and not pause.is_on
-    assert [pause.covers(start) for start in (10.0, 19.9, 20.0, 25.0)] == [True, True, False, False]
-
-
-def test_a_machine_tells_its_pipeline(
-    sounds: dict[bool, Float32Array], site: Detector, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = MachineSection(name="rail-7", recordings=Path("sound"))
-    machine = Machine(settings, pipeline_of(site, hop=10.0), Place("plant-3", "hall", "press", "rail-7"))
-    began = boot_time() - 10.0
-    machine.state.time_of = lambda position: began + position / RATE
-    window = Window(0, sounds[True], 0)
-    # Somebody mutes it while the window is scored.
-    detector = machine.pipeline.detectors[0].detector
-    score = detector.score
-
-    def score_and_mute(*arguments: Any) -> Any:
-        machine.maintenance.begin()
-        return score(*arguments)
-
-    with monkeypatch.context() as slow:
-        slow.setattr(detector, "score", score_and_mute)
-        reading = machine.read(window)
-    assert (reading.result, reading.event) == ("scored", None)
-    machine.standstill.begin()
-    reading = machine.read(window)
-    assert (reading.result, reading.rarity, reading.condition) == ("idle", None, "idle")
-    machine.standstill.end(began + 3)
-    assert machine.read(window).result == "idle", "it began while the machine stood"
-    machine.maintenance.end(began + 4)
-    later = Window(4 * RATE, np.ascontiguousarray(sounds[True]), 0)
-    reading = machine.read(later)
-    assert reading.result == "scored" and reading.event is not None and reading.event.event == "raised"

@@ -33,6 +33,8 @@ class Announcer:
         outbox.reconcile = memory.reconcile
         self._restored: set[str] = set()
         """Machines that go on where the last process ended, as far as anything is known of that."""
+        self._logged: dict[str, tuple[str | None, ...]] = {}
+        """By machine: the state that the log knows."""
         self._saved: dict[str, dict[str, Any]] = {}
         """By machine: the essence of what the outbox remembers."""
         self._lock = threading.Lock()
@@ -164,13 +166,16 @@ class Announcer:
 
     def _say(self, state: MachineState) -> None:
         self._metrics.be(state.place.machine, state.condition, state.signal, state.suspect)
-        self._log(
-            "state",
-            "warning" if state.signal == "suspect" else "info",
-            machine=state.place.machine,
-            condition=state.condition,
-            signal=state.signal,
-            reason=state.signal_reason,
-        )
+        told = state.condition, state.signal, state.signal_reason
+        if self._logged.get(state.place.machine) != told:
+            self._logged[state.place.machine] = told
+            self._log(
+                "state",
+                "warning" if state.signal == "suspect" else "info",
+                machine=state.place.machine,
+                condition=state.condition,
+                signal=state.signal,
+                reason=state.signal_reason,
+            )
         if self.mqtt is not None:
             self.mqtt.state(state.place, payloads.machine_state(state))

@@ -57,11 +57,11 @@ def test_the_unit_starts_again_whatever_happens_but_not_with_a_wrong_configurati
         assert line in lines
 
 
-def test_a_reload_is_refused_before_the_daemon_hears_of_it(
+def test_a_reload_is_asked_of_the_daemon_and_fails_where_something_is_wrong(
     tmp_path: Path, tiny: Callable[..., bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = re.findall(r"(?m)^ExecReload=(\S+) (.+)$", UNIT.read_text())
-    (program, arguments), (kill, how) = found
+    (kill, how), (program, arguments) = found
     assert (program, kill, how) == ("/opt/edge-asd/bin/edge-asd", "/bin/kill", "-HUP $MAINPID")
     config = tmp_path / "press.yaml"
     machine = "{name: rail, recordings: none, detectors: [a.onnx], alarm: {threshold: 3}}"
