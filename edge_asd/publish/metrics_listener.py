@@ -18,6 +18,10 @@ _IP_FREEBIND = 15
 """Of ip(7)."""
 
 
+class PortInUseError(ConfigurationError):
+    """Another program has it now."""
+
+
 def listen(settings: MetricsSection, log: Log) -> socket.socket:
     """Listen, without waiting for anybody.
 
@@ -29,7 +33,8 @@ def listen(settings: MetricsSection, log: Log) -> socket.socket:
         log: told of an address that is not there.
 
     Raises:
-        ConfigurationError: the port is in use or not allowed, or the name is not known.
+        PortInUseError: another program has the port.
+        ConfigurationError: it is not allowed, or the name is not known.
     """
     host, port = settings.address
     try:
@@ -44,7 +49,8 @@ def listen(settings: MetricsSection, log: Log) -> socket.socket:
         # Python adds the address to the system's words; those of a name that is not known have a negative number.
         number = getattr(error, "errno", None) or 0
         reason = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or str(error)
-        raise ConfigurationError(f"metrics.listen: {host}:{port}: {reason}") from None
+        kind = PortInUseError if number == errno.EADDRINUSE else ConfigurationError
+        raise kind(f"metrics.listen: {host}:{port}: {reason}") from None
     listener.setblocking(False)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)  # those accepted inherit it
     return listener

@@ -21,11 +21,12 @@ from http import HTTPStatus
 from prometheus_client import CollectorRegistry
 
 from edge_asd.config_publish import MetricsSection
+from edge_asd.errors import ConfigurationError
 from edge_asd.publish.http_connection import Connection, Stage
 from edge_asd.publish.http_crowd import Crowd
 from edge_asd.publish.http_message import Answer, Request
 from edge_asd.publish.log import Log
-from edge_asd.publish.metrics_listener import listen
+from edge_asd.publish.metrics_listener import PortInUseError, listen
 from edge_asd.publish.metrics_pages import Login, Pages
 from edge_asd.publish.server_certificate import ServerCertificate
 from edge_asd.secrets_file import read_secret
@@ -34,6 +35,8 @@ MOST_CONNECTIONS = 100
 _ACCEPTED_AT_ONCE = 16
 """Then those that are there already have their turn."""
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_RETRY_SECONDS = 5.0
+"""Between attempts to get a port that another program has."""
 _PAUSE_SECONDS = 0.25
 """Where not even closing a connection makes room for another: till it is tried again, lest the thread spin."""
 _LOG_SECONDS = 60.0
@@ -55,7 +58,8 @@ class MetricsServer:
             log: told of a port that is open to everybody, of refused logins and of what should not happen.
 
         Raises:
-            ConfigurationError: the address cannot be listened on; password, certificate or key cannot be used.
+            ConfigurationError: the address can never be listened on; password, certificate or key cannot be used. A
+                port that another program has now is waited for: the machines must be heard all the same.
         """
         self._log = log
         login = None
@@ -63,10 +67,16 @@ class MetricsServer:
             login = Login(settings.username, read_secret(settings.password_file, "metrics.password_file"))
         self._certificate = None if settings.tls is None else ServerCertificate(settings.tls, log)
         self._pages = Pages(registry, complaint, login)
-        self._listener = listen(settings, log)
-        self.port: int = self._listener.getsockname()[1]
+        self._settings = settings
+        self.port: int | None = None
+        """None while another program has it."""
         self._selector = selectors.DefaultSelector()
-        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._listener = socket.socket()  # bound to nothing, till there is another
+        try:
+            self._listen()
+        except PortInUseError as error:
+            hint = f"tried again every {_RETRY_SECONDS:g} s; give each daemon a port of its own"
+            log("metrics_not_served", "warning", error=str(error), hint=hint)
         self._woken, self._waker = socket.socketpair()
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._crowd = Crowd()
@@ -74,7 +84,6 @@ class MetricsServer:
         self._accepts_again: float | None = None
         self._logged: dict[str, float] = {}
         self._thread = threading.Thread(target=self._serve, name="metrics", daemon=True)
-        self._warn_if_open(settings)
 
     def start(self) -> None:
         """Serve in a thread of its own."""
@@ -88,8 +97,25 @@ class MetricsServer:
         else:
             self._close()
 
+    def _listen(self) -> None:
+        listener = listen(self._settings, self._log)
+        self._listener.close()
+        self._listener, self.port = listener, listener.getsockname()[1]
+        self._selector.register(listener, selectors.EVENT_READ)
+        self._warn_if_open(self._settings)
+
+    def _wait_for_port(self) -> bool:
+        """Whether it was given in the end, and nobody said stop before."""
+        while self.port is None:
+            if self._selector.select(_RETRY_SECONDS):
+                return False
+            with contextlib.suppress(ConfigurationError):
+                self._listen()
+                self._log("metrics_served", "notice", port=self.port)
+        return True
+
     def _serve(self) -> None:
-        while True:
+        while self._wait_for_port():
             try:
                 ready = [key.fileobj for key, _ in self._selector.select(self._patience())]
                 if self._woken in ready:

@@ -20,12 +20,12 @@ from edge_asd.publish.metrics_server import MetricsServer
 class Served:
     """The server, the health it tells and what it logs."""
 
-    def __init__(self, host: str = "127.0.0.1", **settings: Any) -> None:
+    def __init__(self, host: str = "127.0.0.1", port: int = 0, **settings: Any) -> None:
         self.metrics = Metrics()
         self.complaint: str | None = None
         self.host = host
         self._written = io.StringIO()
-        listen = f"[{host}]:0" if ":" in host else f"{host}:0"
+        listen = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         section = MetricsSection(listen=listen, **settings)
         self.server = MetricsServer(section, self.metrics.registry, lambda: self.complaint, Log(self._written))
         self.server.start()
@@ -40,6 +40,7 @@ class Served:
 
     @property
     def address(self) -> tuple[str, int]:
+        assert self.server.port is not None
         return self.host, self.server.port
 
     @property

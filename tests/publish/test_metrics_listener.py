@@ -1,14 +1,18 @@
-"""An address that this computer gets later: the metrics are served there once it is there."""
+"""An address that this computer gets later, a port that another program has: the metrics are served once it can be."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
+import time
 
 import pytest
 from parts.metrics_server import Served
+from parts.waiting import until
 
+from edge_asd.publish import metrics_server
 from edge_asd.publish.metrics_listener import is_there
 
 
@@ -31,3 +35,29 @@ def test_it_is_served_once_the_address_is_there() -> None:
             assert served.get("/healthz")[0] == 200
         finally:
             subprocess.run(["ip", "address", "del", *address], check=True)
+
+
+def test_a_port_in_use_is_told_and_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the daemon before, or by anybody: the machines are heard all the same."""
+    monkeypatch.setattr(metrics_server, "_RETRY_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        second = Served(port=port)
+        assert second.server.port is None
+        (line,) = second.log
+        assert (line["event"], line["level"]) == ("metrics_not_served", "warning")
+        assert line["error"] == f"metrics.listen: 127.0.0.1:{port}: Address already in use"
+    try:
+        until(lambda: second.server.port == port, "the port")
+        assert second.get("/healthz")[0] == 200
+        assert second.log[1]["event"] == "metrics_served"
+    finally:
+        second.server.stop()
+
+
+def test_who_waits_for_a_port_stops_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        with Served(port=taken.getsockname()[1]) as served:
+            began = time.monotonic()
+            served.server.stop()
+        assert time.monotonic() - began < 1

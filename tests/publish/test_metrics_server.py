@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from edge_asd.config_publish import MetricsSection
-from edge_asd.errors import EXIT_CONFIGURATION, ConfigurationError
+from edge_asd.errors import ConfigurationError
 from edge_asd.pipeline import AlarmSettings, MachineDetector, Pipeline
 from edge_asd.publish.log import Log
 from edge_asd.publish.metrics_server import MetricsServer
@@ -234,13 +234,6 @@ def test_a_password_that_is_not_there(tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------ where it is
-
-
-def test_a_port_in_use_is_named(served: Served) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        unserved(served.server.port)
-    assert str(caught.value) == f"metrics.listen: 127.0.0.1:{served.server.port}: Address already in use"
-    assert caught.value.exit_status == EXIT_CONFIGURATION
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "a" * 70])

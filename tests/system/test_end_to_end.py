@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -274,6 +275,7 @@ def test_until_end_and_files_that_cannot_be_read(site_file: Path, tmp_path: Path
 
 
 def test_the_port_of_the_metrics_is_taken(site_file: Path, tmp_path: Path) -> None:
+    """The machine is heard all the same, and the metrics are served once the port is free."""
     sound = write_sound(tmp_path / "0.wav", (1, None))
     machine = f"name: rail-7, recordings: {sound}, detectors: [{site_file}], alarm: {ALARM_TEXT}"
     config = write_config(tmp_path / "taken.yaml", machine, mqtt=None)
@@ -283,10 +285,13 @@ def test_the_port_of_the_metrics_is_taken(site_file: Path, tmp_path: Path) -> No
         port = taken.getsockname()[1]
         config.write_text(config.read_text().replace("127.0.0.1:0", f"127.0.0.1:{port}"))
         daemon = Daemon(config)
-        assert daemon.process.wait(20) == 78
-    assert daemon.errors.read_text() == (
-        f"edge-asd: {config}: metrics.listen: 127.0.0.1:{port}: Address already in use\n"
-    )
+        told = daemon.wait_for("metrics_not_served")
+        assert told["error"] == f"metrics.listen: 127.0.0.1:{port}: Address already in use"
+        assert daemon.wait_for("ready")["metrics"] is None
+    assert daemon.wait_for("metrics_served", 10)["port"] == port
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        assert b"edge_asd_build_info" in answer.read()
+    assert daemon.terminate() == 0
 
 
 def test_sigint_stops_as_sigterm_does(start: Callable[..., Daemon]) -> None:
