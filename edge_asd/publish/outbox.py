@@ -169,7 +169,7 @@ class Outbox:
                     self._change.wait_for(self._has_work)
                 else:
                     # What is new can wait, since it goes from memory; what a full disk still holds is sent on.
-                    self._change.wait_for(lambda: self._is_closing or self._sought, _RETRY_SECONDS)
+                    self._change.wait_for(self._has_work_though_failing, _RETRY_SECONDS)
                 is_closing = self._is_closing
             self._attempt(self._work)
             self._tell()
@@ -186,6 +186,9 @@ class Outbox:
 
     def _has_work(self) -> bool:
         return bool(self._fresh or self._memory or self._settled or self._sought or self._is_closing)
+
+    def _has_work_though_failing(self) -> bool:
+        return self._is_closing or (self._file is not None and bool(self._sought))
 
     def _attempt(self, work: Callable[[], None]) -> None:
         """Do something with the file; whatever goes wrong there must not stop anything else."""
