@@ -6,14 +6,18 @@ the clock that counts from boot, which never steps, and by the wall clock, for w
 
 from __future__ import annotations
 
+import hashlib
 import time
 import uuid
 from collections.abc import Callable
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from edge_asd.calibration import Calibration
 from edge_asd.clock import boot_time
+from edge_asd.pipeline import Pipeline
 from edge_asd.publish.payloads import MachineState, iso
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -28,6 +32,7 @@ def essence(state: MachineState) -> dict[str, Any]:
     """What makes it worth saving: it stays the same while nothing changes that matters."""
     return {
         "alarm": state.pipeline.alarm.snapshot(),
+        "scale": _scale(state.pipeline),
         "sequence": state.sequence,
         "last_alert": state.last_alert,
         "overtaken": list(state.overtaken),
@@ -74,7 +79,7 @@ def reconcile(found: Any, made: dict[str, Any]) -> Any:
 
 
 def restore(state: MachineState, remembered: Any) -> None:
-    """Go on where another process ended.
+    """Go on where another process ended. Votes that other detectors cast, or another threshold, do not count any more.
 
     Raises:
         ValueError: that is nothing that `remember` gave; nothing was changed.
@@ -88,10 +93,23 @@ def restore(state: MachineState, remembered: Any) -> None:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"no state of a machine: {error!r}") from None
     state.pipeline.alarm.restore(alarm, former_clock)
+    if remembered.get("scale") != _scale(state.pipeline):
+        state.pipeline.alarm.forget()
     state.sequence, state.last_alert, state.overtaken = sequence, last_alert, overtaken
     state.incident = state.pipeline.alarm.incident
     if state.incident is not None:
         state.condition, state.since = state.pipeline.condition, since
+
+
+def _scale(pipeline: Pipeline) -> dict[str, Any]:
+    """By what votes are cast: those of pipelines that agree in it count together."""
+    detectors = [[d.detector.sha256, d.machine_id, _sha256(d.calibration)] for d in pipeline.detectors]
+    return {"threshold": pipeline.rule.threshold, "detectors": detectors}
+
+
+@lru_cache(maxsize=256)  # asked after every window; a calibration may hold a million scores
+def _sha256(calibration: Calibration) -> str:
+    return hashlib.sha256(calibration.model_dump_json().encode()).hexdigest()
 
 
 def _former_clock(state: MachineState, clock: dict[str, Any]) -> Callable[[float], float]:

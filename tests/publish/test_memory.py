@@ -6,6 +6,7 @@ import io
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,24 @@ def test_a_disk_that_comes_late_brings_the_open_incident(path: Path, away: Path)
     assert second.events("alarm_restored")[0]["incident"] == raised["incident"]
     (cleared,) = second.hear(QUIET, QUIET)
     assert (cleared["event"], cleared["sequence"], cleared["incident"]) == ("cleared", 2, raised["incident"])
+    second.outbox.close()
+
+
+def test_a_reload_before_the_disk_comes_leaves_no_vote_of_another_threshold(path: Path, away: Path) -> None:
+    first = Process(path)
+    assert not first.hear(QUIET, LOUD)
+    first.outbox.close()
+
+    take_away(path, away)
+    second = Process(path)
+    pipeline = second.state.pipeline
+    pipeline.rule = replace(pipeline.rule, threshold=LOUD)
+    pipeline.alarm.adopt(pipeline.rule)
+    pipeline.alarm.forget()
+    assert not second.hear(QUIET)
+    bring_back(path, away, second)
+    assert not second.hear(QUIET, LOUD), "the only one by this threshold"
+    assert [a["event"] for a in second.hear(LOUD)] == ["raised"]
     second.outbox.close()
 
 
