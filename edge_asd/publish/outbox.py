@@ -24,12 +24,14 @@ from edge_asd.publish.outbox_fresh import FreshMessages
 from edge_asd.publish.outbox_lock import DatabaseLock
 from edge_asd.publish.outbox_memory import OutboxMemory, Reconcile
 from edge_asd.publish.outbox_rescue import set_aside
+from edge_asd.publish.outbox_stored import StoredMessages
 
 MOST_BYTES = 64_000_000
 """Some 90,000 alerts of two detectors each, see tests/publish/test_outbox_packing.py."""
 _RETRY_SECONDS = 5.0
 _PATIENCE_SECONDS = 10.0
-"""A message that the disk has not taken by then is sent from memory."""
+"""A message that the disk has not taken by then is sent from memory. On a disk that fails, older ones of its topic are
+waited for as long, from when they could have been sent."""
 _FAREWELL_SECONDS = 5.0
 _LEVELS_OF_LOSSES: dict[str, Level] = {"history": "info", "expired": "warning", "full": "error", "corrupt": "error"}
 _HINT = "alerts go from memory until the disk takes them; the alarm's state would not outlive a restart"
@@ -57,10 +59,7 @@ class Outbox:
         self._memory = OutboxMemory()
         self._settled: dict[str, float] = {}
         """By id: delivered, and when; not marked on disk yet."""
-        self._heads: dict[str, tuple[int, Message]] = {}
-        """By topic: the oldest unsent message on disk, and its number."""
-        self._sought: dict[str, int] = {}
-        """Topics whose next message is to be read from disk: the one after this number."""
+        self._stored = StoredMessages()
         self._waiting = 0
         """Messages on disk that are not marked as delivered there."""
         self._losses = Losses()
@@ -117,18 +116,15 @@ class Outbox:
             is_free: whether a message of this topic may be sent now. It is offered until it is settled.
         """
         with self._change:
-            for topic, (_, message) in self._heads.items():
-                if is_free(topic):
-                    return message
-            return self._fresh.oldest(self._given_up(), self._heads.keys() | self._sought.keys(), is_free)
+            stored = self._stored.oldest(is_free)
+            if stored is not None:
+                return stored
+            return self._fresh.oldest(self._given_up(), self._stored.topics(_out_of_patience()), is_free)
 
     def settle(self, message: Message) -> None:
         """A message was received; it will not be offered again, and the next of its topic will."""
         with self._change:
-            number, head = self._heads.get(message.topic, (0, None))
-            if head is not None and head.id == message.id:
-                del self._heads[message.topic]
-                self._sought[message.topic] = number
+            self._stored.settle(message)
             was_fresh = self._fresh.remove(message.id)
             if not was_fresh or self._is_storing:
                 self._settled[message.id] = time.time()
@@ -138,7 +134,7 @@ class Outbox:
     def is_busy(self) -> bool:
         """More will be offered as soon as the disk has done what it is about to do."""
         with self._change:
-            awaits_disk = bool(self._sought) or self._fresh.awaits_disk(self._given_up())
+            awaits_disk = bool(self._stored.awaited(_out_of_patience())) or self._fresh.awaits_disk(self._given_up())
             return awaits_disk and self.unsent > 0
 
     def has_kept(self, topic: str) -> bool:
@@ -182,13 +178,13 @@ class Outbox:
 
     def _given_up(self) -> float:
         """Messages that came before then, on the monotonic clock, wait for the disk no longer."""
-        return float("inf") if self._failure is not None else time.monotonic() - _PATIENCE_SECONDS
+        return float("inf") if self._failure is not None else _out_of_patience()
 
     def _has_work(self) -> bool:
-        return bool(self._fresh or self._memory or self._settled or self._sought or self._is_closing)
+        return bool(self._fresh or self._memory or self._settled or self._stored.sought or self._is_closing)
 
     def _has_work_though_failing(self) -> bool:
-        return self._is_closing or (self._file is not None and bool(self._sought))
+        return self._is_closing or (self._file is not None and bool(self._stored.sought))
 
     def _attempt(self, work: Callable[[], None]) -> None:
         """Do something with the file; whatever goes wrong there must not stop anything else."""
@@ -217,8 +213,6 @@ class Outbox:
         if self._file is not None:
             self._file.close()
             self._file = None
-        with self._change:
-            self._sought.clear()
 
     def _begin_anew(self, damage: str) -> bool:
         """With a new file in the damaged one's place; False if there can be none."""
@@ -239,8 +233,7 @@ class Outbox:
             self._memory.find(recalled)
             self._file, self._waiting = file, waiting
             self._losses = Losses()
-            self._heads.clear()
-            self._sought = dict.fromkeys(topics, 0)
+            self._stored.begin(topics)
         return file
 
     def _work(self) -> None:
@@ -266,24 +259,20 @@ class Outbox:
             for message in messages:
                 # Where it went from memory meanwhile, it will be marked as delivered in the next round.
                 self._fresh.remove(message.id)
-                if message.topic not in self._heads:
-                    self._sought.setdefault(message.topic, 0)
+                self._stored.add(message.topic)
             for message_id in settled:
                 del self._settled[message_id]
 
     def _seek(self, file: OutboxFile) -> None:
         """Read the next message of each topic that has none to offer."""
         with self._change:
-            sought = dict(self._sought)
-        for topic, after in sought.items():
-            found = file.oldest(topic, after)
+            everything = self._stored.sought
+        for topic, sought in everything.items():
+            found = file.oldest(topic, sought.after)
             while found is not None and found[1].id in self._settled:
                 found = file.oldest(topic, found[0])
             with self._change:
-                if self._sought.get(topic) == after:
-                    del self._sought[topic]
-                    if found is not None:
-                        self._heads[topic] = found
+                self._stored.find(topic, sought, found)
 
     def _tell(self) -> None:
         """Count, and say what had to go."""
@@ -300,5 +289,10 @@ class Outbox:
             self._losses = Losses(now.history, now.expired, now.full, now.corrupt)
         with self._change:
             self._metrics.outbox_messages.set(self.unsent)
-            ages = [m.created for _, m in self._heads.values()] + [m.created for m in self._fresh]
+            ages = [message.created for messages in (self._stored, self._fresh) for message in messages]
             self._metrics.outbox_oldest.set(min(ages, default=0.0))
+
+
+def _out_of_patience() -> float:
+    """What waits for the disk since before then, on the monotonic clock, waits no longer."""
+    return time.monotonic() - _PATIENCE_SECONDS

@@ -62,7 +62,7 @@ def delivery(outbox: Outbox) -> Delivery:
 
 def put(outbox: Outbox, *topics: str) -> None:
     outbox.put([Message(str(uuid.uuid4()), topic, "{}", time.time()) for topic in topics], {})
-    until(lambda: all(topic in outbox._heads for topic in topics), "them on disk")
+    until(lambda: all(topic in outbox._stored._heads for topic in topics), "them on disk")
 
 
 def begin(delivery: Delivery, client: Client, most: int = 65_535) -> None:
