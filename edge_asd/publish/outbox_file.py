@@ -174,8 +174,10 @@ class OutboxFile:
                 return None
             if (message := _checked(row)) is not None:
                 return row[0], message
-            self._connection.execute("DELETE FROM message WHERE number = ?", (row[0],))
-            self.losses.corrupt += 1
+            after = row[0]
+            with contextlib.suppress(sqlite3.OperationalError):  # a full disk lets none go: passed over for now
+                self._connection.execute("DELETE FROM message WHERE number = ?", (after,))
+                self.losses.corrupt += 1
 
     def topics(self) -> list[str]:
         """Those with unsent messages."""

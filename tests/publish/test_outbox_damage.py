@@ -114,3 +114,18 @@ def test_damage_while_it_runs(path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             file.write(b"\xff" * wal.stat().st_size)
         one.outbox.put([message("b", "new")], {"alarm/b": 2})
         assert until(lambda: one.outbox.take(lambda topic: topic == "b"), "the new one", 10).payload == "new"
+
+
+def test_a_damaged_message_that_cannot_be_removed_is_passed_over(path: Path) -> None:
+    """On a full disk nothing can be removed; the reading would begin at the same message for ever."""
+    path.parent.mkdir()
+    file = OutboxFile(path, 64_000_000)
+    damaged, whole = message("a", "1"), message("a", "2")
+    file.store([damaged, whole], {}, {})
+    file._connection.execute("UPDATE message SET checksum = 0 WHERE id = ?", (damaged.id,))
+    file._connection.execute("PRAGMA query_only = ON")
+    assert file.oldest("a") == (2, whole) and file.losses.corrupt == 0
+    file._connection.execute("PRAGMA query_only = OFF")
+    assert file.oldest("a") == (2, whole) and file.losses.corrupt == 1
+    assert file.waiting() == 1
+    file.close()
