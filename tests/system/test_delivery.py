@@ -188,7 +188,8 @@ def test_a_state_names_an_incident_whose_alert_is_on_disk(tmp_path: Path, monkey
         )
         with contextlib.closing(sqlite3.connect(plant.outbox.path)) as connection:
             (payload,) = connection.execute("SELECT payload FROM message").fetchone()
-        assert json.loads(payload)["incident"] == document["incident"] == document["last_alert"]["incident"]
+        alert = json.loads(unpack(payload) or "")
+        assert alert["incident"] == document["incident"] == document["last_alert"]["incident"]
     finally:
         plant.stop()
         subscriber.close()
