@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import pwd
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 _MODULES = ("edge_asd", "edge_asd.cli")
+_MADE_BY_SYSTEMD = range(61_184, 65_520)
+"""Users of units with DynamicUser=, who are nobody else's: systemd.exec(5)."""
 
 
 @dataclass(frozen=True)
@@ -16,17 +20,20 @@ class Instance:
 
     pid: int
     config: Path | None
-    """Absolute; None where it cannot be told."""
+    """Absolute; None where it cannot be told, or not be believed."""
     state: Path | None
     """The state folder that it was given, by ``--state`` or systemd."""
     reason: str | None = None
-    """Why the configuration cannot be told."""
+    """Why there is no configuration."""
     environment: Mapping[str, str] | None = None
     """None where it cannot be seen."""
 
 
 def running_instances(proc: Path = Path("/proc")) -> list[Instance]:
     """Every ``edge-asd run`` but this process, in order of pid.
+
+    Anybody may call a program of his own so, and root's commands write where it says that it keeps its state. So what
+    it says is believed of root's processes, this user's, and those of a user whom systemd made up.
 
     Processes whose command line cannot be seen (``hidepid``) are not found.
     """
@@ -37,11 +44,13 @@ def running_instances(proc: Path = Path("/proc")) -> list[Instance]:
             continue
         try:
             arguments = [os.fsdecode(a) for a in (folder / "cmdline").read_bytes().split(b"\0")[:-1]]
+            options = run_options(arguments)
+            if options is None:
+                continue
+            doubt = _doubt(folder)
         except OSError:  # it has ended, or is hidden
             continue
-        options = run_options(arguments)
-        if options is not None:
-            found.append(_instance(folder, pid, options))
+        found.append(_instance(folder, pid, options) if doubt is None else Instance(pid, None, None, doubt))
     return found
 
 
@@ -53,6 +62,31 @@ def run_options(arguments: Sequence[str]) -> list[str] | None:
         if is_ours and arguments[at + 1] == "run" and (at == 0 or "python" in Path(arguments[0]).name):
             return list(arguments[at + 2 :])
     return None
+
+
+def _doubt(folder: Path) -> str | None:
+    """Why what a process says of itself may be anybody's invention; raises OSError where it has ended."""
+    lines = (folder / "status").read_text(errors="replace").splitlines()
+    # Real, effective, saved, and the file system's.
+    users = {int(number) for line in lines if line.startswith("Uid:") for number in line.split()[1:]}
+    strangers = [user for user in users - {0, os.geteuid()} if user not in _MADE_BY_SYSTEMD]
+    if strangers:
+        return f"it belongs to {_named(strangers[0])}, who can call any program so"
+    if 0 not in users:
+        return None
+    # Root's too is what `su` and `sudo` do for anybody, who gives them any name and arguments.
+    try:
+        is_set_uid = (folder / "exe").stat().st_mode & stat.S_ISUID
+    except PermissionError:
+        return "it belongs to root, and this user cannot see what program it is"
+    return "anybody can start this program of root's, and call it so" if is_set_uid else None
+
+
+def _named(user: int) -> str:
+    try:
+        return f"user {pwd.getpwuid(user).pw_name}"
+    except KeyError:
+        return f"user number {user}"
 
 
 def _instance(folder: Path, pid: int, options: list[str]) -> Instance:

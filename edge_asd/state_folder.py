@@ -41,8 +41,8 @@ def state_folder(config: Path, given: Path | None = None, environment: Mapping[s
 def state_folder_in_use(config: Path, given: Path | None = None, *, proc: Path = Path("/proc")) -> Path:
     """Of a configuration's daemon, for commands that another user may run, root for one, and while it does not run.
 
-    Where none is named, the folder of the daemon that runs with this configuration, else the one that the package's
-    unit gives it, if this user may write there, else as `state_folder` says.
+    Where none is named, the folder of the daemon that runs with this configuration, if `running_instances` believes it,
+    else the one that the package's unit gives it, if this user may write there, else as `state_folder` says.
 
     Args:
         config: file of the configuration.

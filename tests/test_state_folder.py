@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from parts.processes import write_process
 
 from edge_asd import state_folder as module
 from edge_asd.errors import ConfigurationError
@@ -53,30 +54,23 @@ def test_a_user_without_a_home_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         state_folder(Path("press.yaml"))
 
 
-def write_process(proc: Path, pid: int, config: Path, options: str = "", environment: str | None = "") -> None:
-    folder = proc / str(pid)
-    folder.mkdir(parents=True)
-    (folder / "cmdline").write_bytes(f"edge-asd run -c {config} {options}".strip().replace(" ", "\0").encode() + b"\0")
-    (folder / "cwd").symlink_to("/hall")
-    if environment is not None:
-        (folder / "environ").write_text(environment)
-
-
 @pytest.mark.parametrize(
     ("options", "environment", "found"),
     [
-        ("--state kept", "XDG_STATE_HOME=/states\0", "/hall/kept"),
-        ("", "STATE_DIRECTORY=/var/lib/x\0HOME=/home/bob\0", "/var/lib/x"),
-        ("", "HOME=/home/bob\0", "/home/bob/.local/state/edge-asd/press-"),
-        ("", None, None),  # another user's daemon, seen by none but root
+        (("--state", "kept"), b"XDG_STATE_HOME=/states\0", "/hall/kept"),
+        ((), b"STATE_DIRECTORY=/var/lib/x\0HOME=/home/bob\0", "/var/lib/x"),
+        ((), b"HOME=/home/bob\0", "/home/bob/.local/state/edge-asd/press-"),
+        ((), None, None),  # another user's daemon, seen by none but root
     ],
 )
 def test_root_finds_the_folder_of_the_daemon_that_runs(
-    home: Path, tmp_path: Path, options: str, environment: str | None, found: str | None
+    home: Path, tmp_path: Path, options: tuple[str, ...], environment: bytes | None, found: str | None
 ) -> None:
     config, proc = tmp_path / "press.yaml", tmp_path / "proc"
-    write_process(proc, 8, tmp_path / "other.yaml", "--state other")
-    write_process(proc, 9, config, options, environment)
+    daemon = ("edge-asd", "run", "-c")
+    write_process(proc, 7, *daemon, str(config), "--state", "/stranger's", users=(65_534,) * 4)
+    write_process(proc, 8, *daemon, str(tmp_path / "other.yaml"), "--state", "other")
+    write_process(proc, 9, *daemon, str(config), *options, environment=environment)
     folder = str(state_folder_in_use(config, proc=proc))
     assert folder.startswith(found or str(home))
     assert state_folder_in_use(config, Path("/given"), proc=proc) == Path("/given")
