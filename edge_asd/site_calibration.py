@@ -10,9 +10,9 @@ does leaves one behind, and whoever calibrated believes that it counts.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
-import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,10 @@ SUFFIX = ".calibration.json"
 FORMER_KEPT = 5
 """So many former files are kept beside the one that counts."""
 _MAX_BYTES = 64 * 1024 * 1024
+_MODE = 0o644
+"""The daemon may be another user than who calibrates."""
+_NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+"""What a file system says that makes none, or no more of this file: link(2)."""
 
 
 class SiteCalibration(BaseModel):
@@ -165,7 +169,7 @@ def write_site_calibration(path: Path, document: SiteCalibration) -> Path | None
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(document.model_dump_json(by_alias=True) + "\n")
             file.flush()
-            os.fchmod(file.fileno(), 0o644)  # the daemon may be another user
+            os.fchmod(file.fileno(), _MODE)
             os.fsync(file.fileno())
         former = _keep_former(path)
         part.replace(path)
@@ -202,9 +206,22 @@ def _keep_former(path: Path) -> Path | None:
     former = path.with_name(f"{stem}.former-{number}.json")
     try:
         former.hardlink_to(path)
-    except OSError:  # a file system without hard links
-        shutil.copy2(path, former)
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        _copy(path, former)
     return former
+
+
+def _copy(path: Path, to: Path) -> None:
+    """Into a file that is new; no link is followed: the folder may be another user's, and this one root."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as source:
+        content = source.read()
+    with os.fdopen(os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fchmod(file.fileno(), _MODE)
+        os.fsync(file.fileno())
 
 
 def _forget_old(path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import signal
@@ -77,6 +79,61 @@ def test_former_files_are_kept_but_not_for_ever(tmp_path: Path) -> None:
     assert len(kept) == FORMER_KEPT
     assert read_site_calibration(kept[-1]).calibration.scores == document(seed=10).calibration.scores
     assert read_site_calibration(path).calibration.scores == document(seed=11).calibration.scores
+
+
+def no_hard_links(number: int) -> Callable[..., None]:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP])
+def test_without_hard_links_the_former_file_is_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr("os.link", no_hard_links(number))  # as a stick with vfat, which root alone can mount
+    path = tmp_path / "x.rail.calibration.json"
+    write_site_calibration(path, document(seed=1))
+    former = write_site_calibration(path, document(seed=2))
+    assert former is not None and former.stat().st_mode & 0o777 == 0o644
+    assert read_site_calibration(former).calibration.scores == document(seed=1).calibration.scores
+    assert read_site_calibration(path).calibration.scores == document(seed=2).calibration.scores
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_whoever_owns_the_folder_cannot_have_another_file_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool
+) -> None:
+    """A link, put where the former file is about to go, just after it was looked for."""
+    victim, path = tmp_path / "victim", tmp_path / "x.rail.calibration.json"
+    victim.write_text("root's own")
+    write_site_calibration(path, document(seed=1))
+
+    def looked_for(at: Path) -> list[Path]:
+        found = former_files(at)
+        with contextlib.suppress(FileExistsError):
+            (tmp_path / "x.rail.calibration.former-1.json").symlink_to(victim)
+        return found
+
+    monkeypatch.setattr("edge_asd.site_calibration.former_files", looked_for)
+    if not has_links:
+        monkeypatch.setattr("os.link", no_hard_links(errno.EPERM))
+    with pytest.raises(EdgeAsdError, match="exists"):
+        write_site_calibration(path, document(seed=2))
+    assert victim.read_text() == "root's own"
+    assert read_site_calibration(path).calibration.scores == document(seed=1).calibration.scores
+
+
+def test_no_other_file_is_copied_into_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is what only root can read shown to whoever put a link to it there."""
+    secret, path = tmp_path / "secret", tmp_path / "x.rail.calibration.json"
+    secret.write_text("root's own")
+    path.symlink_to(secret)
+    monkeypatch.setattr("os.link", no_hard_links(errno.EPERM))
+    with pytest.raises(EdgeAsdError, match="symbolic links"):
+        write_site_calibration(path, document(seed=1))
+    assert {p.name for p in tmp_path.iterdir()} == {"secret", path.name}
 
 
 def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
