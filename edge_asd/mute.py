@@ -23,7 +23,7 @@ from edge_asd.maintenance import (
     maintenance_path,
     read_book,
 )
-from edge_asd.state_folder import state_folder_in_use, systemds_folder
+from edge_asd.state_folder import make_state_folder, state_folder_in_use, systemds_folder
 
 
 def mute(options: argparse.Namespace) -> int:
@@ -94,7 +94,7 @@ def _place_of(machine: str, places: Sequence[_Place]) -> _Place:
 def _make_folder(folder: Path) -> None:
     """The daemon has never run."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_state_folder(folder)
     except OSError as error:
         raise MaintenanceError(
             f"{folder}: {error.strerror or error}: run it as root, or as the daemon's user"

@@ -24,6 +24,7 @@ from edge_asd.calibration import Calibration
 from edge_asd.config_types import Name
 from edge_asd.detector import Detector, one_line
 from edge_asd.errors import ConfigurationError, EdgeAsdError
+from edge_asd.state_folder import make_state_folder
 
 SCHEMA = 1
 SUFFIX = ".calibration.json"
@@ -161,7 +162,7 @@ def write_site_calibration(path: Path, document: SiteCalibration) -> Path | None
     """
     part: Path | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_state_folder(path.parent)
         for left in path.parent.glob(f".{path.name}.*.part"):
             left.unlink(missing_ok=True)  # of a process that was killed
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)

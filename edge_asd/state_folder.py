@@ -16,6 +16,8 @@ from edge_asd.instances import Instance, running_instances
 
 _PACKAGE = Path("/etc/edge-asd"), Path("/var/lib/edge-asd")
 """Configurations and state folders of the Debian package's instances, each by its name."""
+_MODE = 0o755
+"""Of state folders that systemd makes: StateDirectoryMode= in systemd.exec(5)."""
 _DIGITS = 8
 
 
@@ -42,7 +44,7 @@ def state_folder_in_use(config: Path, given: Path | None = None, *, proc: Path =
     """Of a configuration's daemon, for commands that another user may run, root for one, and while it does not run.
 
     Where none is named, the folder of the daemon that runs with this configuration, if `running_instances` believes it,
-    else the one that the package's unit gives it, if this user may write there, else as `state_folder` says.
+    else the one that the package's unit gives it, if this user may write there or make it, else as `state_folder` says.
 
     Args:
         config: file of the configuration.
@@ -60,9 +62,30 @@ def state_folder_in_use(config: Path, given: Path | None = None, *, proc: Path =
                     return folder
         configurations, states = _PACKAGE
         packaged = states / config.stem
-        if config.absolute().parent == configurations and os.access(packaged, os.W_OK):
+        if config.absolute().parent == configurations and _may_write(packaged):
             return packaged
     return state_folder(config, given)
+
+
+def make_state_folder(folder: Path) -> None:
+    """Before the daemon's first start, where it is missing.
+
+    The package's is made as systemd makes it, whatever the umask of whoever mutes or calibrates: at the start systemd
+    gives it, with all that is in it, to the user that it makes up.
+
+    Args:
+        folder: from `state_folder_in_use`.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    states = _PACKAGE[1]
+    if folder.parent == states:
+        for path in (states, folder):
+            if not path.is_dir():
+                path.mkdir(_MODE)
+                path.chmod(_MODE)
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def systemds_folder(environment: Mapping[str, str]) -> Path | None:
@@ -76,6 +99,12 @@ def folder_of(instance: Instance) -> Path | None:
     if instance.state is not None or instance.config is None or instance.environment is None:
         return instance.state
     return state_folder(instance.config, None, instance.environment)
+
+
+def _may_write(folder: Path) -> bool:
+    """Into a folder, after making it where it is missing."""
+    nearest = next(path for path in (folder, *folder.parents) if os.path.exists(path))  # noqa: PTH110 (nothing is raised)
+    return os.access(nearest, os.W_OK | os.X_OK)
 
 
 def _home(environment: Mapping[str, str]) -> Path:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
 from parts.processes import write_process
 
 from edge_asd import state_folder as module
+from edge_asd.calibration import Calibration
 from edge_asd.errors import ConfigurationError
 from edge_asd.publish.outbox_lock import database_path
-from edge_asd.state_folder import state_folder, state_folder_in_use
+from edge_asd.site_calibration import SiteCalibration, site_calibration_path, write_site_calibration
+from edge_asd.state_folder import make_state_folder, state_folder, state_folder_in_use
 
 
 @pytest.fixture(autouse=True)
@@ -76,15 +79,58 @@ def test_root_finds_the_folder_of_the_daemon_that_runs(
     assert state_folder_in_use(config, Path("/given"), proc=proc) == Path("/given")
 
 
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the state folders of its units are made; its configurations are in the folder ``etc``."""
+    monkeypatch.setattr(module, "_PACKAGE", (tmp_path / "etc", tmp_path / "lib" / "edge-asd"))
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "lib").mkdir()
+    return tmp_path / "lib" / "edge-asd"
+
+
 def test_root_finds_the_folder_of_the_packages_unit_while_it_does_not_run(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    home: Path, tmp_path: Path, package: Path
 ) -> None:
-    monkeypatch.setattr(module, "_PACKAGE", (tmp_path / "etc", tmp_path / "lib"))
     config, proc = tmp_path / "etc" / "press.yaml", tmp_path / "proc"
-    proc.mkdir()
+    package.touch()  # no folder can be made in it
     assert state_folder_in_use(config, proc=proc) == state_folder(config)
-    (tmp_path / "lib" / "press").mkdir(parents=True)
-    assert state_folder_in_use(config, proc=proc) == tmp_path / "lib" / "press"
+    package.unlink()
+    (package / "press").mkdir(parents=True)
+    assert state_folder_in_use(config, proc=proc) == package / "press"
     assert state_folder(config).is_relative_to(home), "only systemd starts the daemon there"
     elsewhere = tmp_path / "press.yaml"
     assert state_folder_in_use(elsewhere, proc=proc) == state_folder(elsewhere)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_root_makes_the_folder_of_the_packages_unit_before_its_first_start_as_systemd_would(
+    home: Path, tmp_path: Path, package: Path, is_first: bool
+) -> None:
+    """Else what is muted or calibrated before the first start went where no daemon looks."""
+    if not is_first:
+        package.mkdir()
+    folder = state_folder_in_use(tmp_path / "etc" / "press.yaml", proc=tmp_path / "proc")
+    assert folder == package / "press" and not folder.exists(), "`check` only looks"
+    before = os.umask(0o077)
+    try:
+        make_state_folder(folder)
+        make_state_folder(folder)
+        make_state_folder(home / "a" / "b")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (package, folder)} == {0o755}
+    assert (home / "a" / "b").stat().st_mode & 0o777 == 0o700, "a user's own is as the user wants it"
+
+
+def test_what_root_calibrates_before_the_first_start_is_there(tmp_path: Path, package: Path) -> None:
+    folder = state_folder_in_use(tmp_path / "etc" / "press.yaml", proc=tmp_path / "proc")
+    path = site_calibration_path(tmp_path / "etc" / "cae.onnx", "rail", folder)
+    calibration = Calibration.from_scores([float(n) for n in range(20)], level_dbfs=-30.0, source="drawn by a test")
+    before = os.umask(0o077)
+    try:
+        write_site_calibration(
+            path, SiteCalibration(sha256="ab" * 32, machine="rail", id="id_00", calibration=calibration)
+        )
+    finally:
+        os.umask(before)
+    assert path.parent == package / "press" and path.parent.stat().st_mode & 0o777 == 0o755

@@ -200,6 +200,29 @@ def test_two_instances_have_their_own_user_state_and_cache(pc: Container) -> Non
     assert pc.show(RAIL, "Result") == "success"
 
 
+def test_what_is_muted_and_calibrated_before_the_first_start_counts_from_there(pc: Container) -> None:
+    unit, config = "edge-asd@first.service", "/etc/edge-asd/first.yaml"
+    folder = pc.root / "etc/edge-asd"
+    (folder / "first.yaml").write_text((folder / "rail.yaml").read_text())
+    rng = np.random.default_rng(2)
+    (pc.root / "srv/normal").mkdir()
+    for number in range(12):
+        soundfile.write(pc.root / f"srv/normal/{number:02}.wav", 0.01 * rng.standard_normal(10 * RATE), RATE)
+    muted = pc.run("sh", "-c", f"umask 077; edge-asd mute rail --hours 1 -c {config}")
+    assert "it counts from its next start" in muted.stderr
+    calibrated = pc.run("sh", "-c", f"umask 077; edge-asd calibrate -c {config} --machine rail --from /srv/normal")
+    assert "written: /var/lib/edge-asd/first/good.rail.calibration.json" in calibrated.stdout
+    start(pc, unit)
+    try:
+        log = pc.log(unit)
+        assert [e["machine"] for e in log if e["event"] == "muted"] == ["rail"]
+        assert [e["windows"] for e in log if e["event"] == "calibration"] == [12]
+        pc.run("edge-asd", "mute", "rail", "--off", "-c", config)
+        until(lambda: any(e["event"] == "unmuted" for e in pc.log(unit)), "the end of it")
+    finally:
+        pc.run("systemctl", "stop", unit, check=False)
+
+
 def test_a_reload_takes_up_what_is_new_and_fails_visibly_where_it_cannot(
     pc: Container, tiny: Callable[..., bytes]
 ) -> None:
