@@ -25,6 +25,7 @@ from edge_asd.instances import running_instances
 from edge_asd.machine import load_machines
 from edge_asd.publish.journal import Level, is_journal, priority
 from edge_asd.publish.log import Log
+from edge_asd.startable import verify_startable
 from edge_asd.state_folder import folder_of, state_folder_in_use
 from edge_asd.verification import load_detector
 
@@ -71,6 +72,16 @@ def check_configuration(subject: Subject) -> Iterator[Finding]:
         yield from said.findings()
 
 
+def check_start(subject: Subject) -> Iterator[Finding]:
+    """What else would keep each from starting; `check_surroundings` looks at more, and says more of it."""
+    for _, config in subject.configs:
+        try:
+            verify_startable(config)
+        except EdgeAsdError as error:
+            for line in str(error).splitlines():
+                yield Finding("configuration", "failed", line)
+
+
 def check_daemons(subject: Subject) -> Iterator[Finding]:
     """The same of the daemons that run now: their work counts too."""
     given = {path.resolve() for path in subject.paths}
@@ -115,13 +126,16 @@ Check = Callable[[Subject], Iterator[Finding]]
 CHECKS: tuple[Check, ...] = (check_configuration, check_daemons, check_surroundings, check_scoring)
 """In this order; each tells what it finds as it finds it."""
 
+ONLY_CONFIGURATION: tuple[Check, ...] = (check_configuration, check_start)
+"""What a reload asks."""
+
 
 def check(options: argparse.Namespace) -> int:
     """Check, and print; returns the exit status."""
     paths = list({path.resolve(): path for path in options.config}.values())
     subject = Subject(paths, options.state, options.publish)
     findings = []
-    for one in (check_configuration,) if options.only_configuration else CHECKS:
+    for one in ONLY_CONFIGURATION if options.only_configuration else CHECKS:
         for finding in one(subject):
             findings.append(finding)
             if not options.json:

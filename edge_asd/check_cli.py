@@ -26,7 +26,7 @@ def add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     check.add_argument(
         "--only-configuration", action="store_true",
-        help="look at the configuration and its detectors alone, as a reload does",
+        help="look at the configuration, its detectors and the files it names alone, as a reload does",
     )  # fmt: skip
     check.add_argument("--publish", action="store_true", help="also send a test message to the broker")
     check.add_argument("--json", action="store_true", help="print one JSON document instead of lines")

@@ -1,8 +1,8 @@
 """SIGHUP, as ``systemctl reload`` sends it: the configuration is read anew while the daemon listens.
 
 All of it is read and verified first, on a thread of its own, detectors in a child process as at the start. What is
-wrong changes nothing. Then each machine takes up what is new between two of its windows; its sound runs on, and so do
-its incident and its maintenance.
+wrong, or would be refused at the next start, changes nothing. Then each machine takes up what is new between two of its
+windows; its sound runs on, and so do its incident and its maintenance.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from edge_asd.publish.log import Log
 from edge_asd.publish.metrics import Metrics
 from edge_asd.reload_plan import Plan, Swap, plan
 from edge_asd.scheduler import give_way
+from edge_asd.startable import verify_startable
 
 _TURN_SECONDS = 0.1
 """A machine whose window takes longer is asked again after the others."""
@@ -122,6 +123,7 @@ class Reloader:
             said.append((event, level, fields))
 
         wanted = load_config(self._config.file)
+        verify_startable(wanted)
         known = [used.detector for machine in self._machines.values() for used in machine.pipeline.detectors]
         loaded = load_machines(wanted, self._instance, note, self._cache, self._state, known)
         found = plan(self._config, self._machines, wanted, loaded)

@@ -38,6 +38,16 @@ def find_secret(path: Path) -> Path:
         return place  # whoever reads it says what is wrong
 
 
+def are_credentials_seen() -> bool:
+    """Not by what systemd 252 runs for ``ExecReload=``: it has the folder's name, but only the daemon may look in."""
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    try:
+        Path(credentials or "/").stat()
+    except OSError as error:
+        return not isinstance(error, PermissionError)  # one that is not there hides nothing
+    return True
+
+
 def why_missing(path: Path) -> str:
     """What to say of a secret's file that is nowhere, for the person who has to put it there."""
     credentials = os.environ.get("CREDENTIALS_DIRECTORY")

@@ -99,8 +99,8 @@ class EvidenceKeeper:
         if not (section.pictures or section.clips):
             return cls(section, None, states, log, metrics)
         try:
-            group = None if section.group is None else _group(section.group)
-        except ValueError as error:
+            group = evidence_group(section)
+        except ConfigurationError as error:
             raise ConfigurationError(f"{config.place('evidence', 'group')}: {error}") from None
         place = section.folder or state.absolute() / "evidence"
         folder = EvidenceFolder(place, most_bytes=round(section.keep_megabytes * 1e6), group=group)
@@ -202,14 +202,23 @@ class EvidenceKeeper:
         return {incident for state in self._states.values() if (incident := state.pipeline.alarm.incident) is not None}
 
 
-def _group(name: str) -> int:
-    """Id of a group that files can be given to; ValueError where they cannot."""
+def evidence_group(section: EvidenceSection) -> int | None:
+    """Id of the group that shall read what is kept; None where there is none, or nothing is kept.
+
+    Raises:
+        ConfigurationError: nothing can be given to it.
+    """
+    name = section.group
+    if name is None or not (section.pictures or section.clips):
+        return None
     try:
         number = grp.getgrnam(name).gr_gid
     except KeyError:
-        raise ValueError(f"there is no group {name} on this computer") from None
+        raise ConfigurationError(f"there is no group {name} on this computer") from None
     if os.geteuid() != 0 and number not in (os.getegid(), *os.getgroups()):
-        raise ValueError(f"the daemon's user is not in group {name}; under systemd, SupplementaryGroups={name} helps")
+        raise ConfigurationError(
+            f"the daemon's user is not in group {name}; under systemd, SupplementaryGroups={name} helps"
+        )
     return number
 
 

@@ -24,11 +24,7 @@ class ServerCertificate:
             ConfigurationError: certificate or key cannot be used.
         """
         self._settings, self._log = settings, log
-        try:
-            self._stamp = self._stamp_of_files()
-            self._context = self._load()
-        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-            raise ConfigurationError(f"metrics.tls: {self._names()}: {reason_in_words(error)}") from None
+        self._stamp, self._context = server_tls(settings)
         self._looked_at = time.monotonic()
 
     def context(self) -> ssl.SSLContext:
@@ -41,30 +37,33 @@ class ServerCertificate:
     def _look(self) -> None:
         stamp: object = None
         try:
-            stamp = self._stamp_of_files()
+            stamp = _stamp_of_files(self._settings)
             if stamp == self._stamp:
                 return
-            self._context = self._load()
+            self._context = _load(self._settings)
             self._log("metrics_certificate_renewed", certificate=str(self._settings.certificate))
         except (OSError, ValueError) as error:
             # Two files are not replaced at one moment: the next look may find both.
             if stamp != self._stamp:
-                self._log("metrics_certificate_not_used", "warning", files=self._names(), error=reason_in_words(error))
+                self._log(
+                    "metrics_certificate_not_used",
+                    "warning",
+                    files=_names(self._settings),
+                    error=reason_in_words(error),
+                )
         self._stamp = stamp
 
-    def _load(self) -> ssl.SSLContext:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        # A key with a passphrase would make OpenSSL ask at the terminal, and wait.
-        context.load_cert_chain(self._settings.certificate, find_secret(self._settings.key), password=lambda: "")
-        return context
 
-    def _stamp_of_files(self) -> object:
-        states = [path.stat() for path in (self._settings.certificate, find_secret(self._settings.key))]
-        return [(state.st_ino, state.st_size, state.st_mtime_ns) for state in states]
+def server_tls(settings: ServerTlsSection) -> tuple[object, ssl.SSLContext]:
+    """What the files are like, to see when they are replaced, and the context made of them.
 
-    def _names(self) -> str:
-        return f"{self._settings.certificate}, {find_secret(self._settings.key)}"
+    Raises:
+        ConfigurationError: certificate or key cannot be used.
+    """
+    try:
+        return _stamp_of_files(settings), _load(settings)
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        raise ConfigurationError(f"metrics.tls: {_names(settings)}: {reason_in_words(error)}") from None
 
 
 def reason_in_words(error: Exception) -> str:
@@ -76,3 +75,20 @@ def reason_in_words(error: Exception) -> str:
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if isinstance(error.filename, str | Path) else str(error.strerror)
     return str(error)
+
+
+def _load(settings: ServerTlsSection) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # A key with a passphrase would make OpenSSL ask at the terminal, and wait.
+    context.load_cert_chain(settings.certificate, find_secret(settings.key), password=lambda: "")
+    return context
+
+
+def _stamp_of_files(settings: ServerTlsSection) -> object:
+    states = [path.stat() for path in (settings.certificate, find_secret(settings.key))]
+    return [(state.st_ino, state.st_size, state.st_mtime_ns) for state in states]
+
+
+def _names(settings: ServerTlsSection) -> str:
+    return f"{settings.certificate}, {find_secret(settings.key)}"

@@ -184,6 +184,7 @@ def test_starts_without_microphone_and_broker_and_stays(pc: Container) -> None:
     assert [e["priority"] for e in pc.log(DEAF, "--priority=notice") if e["event"] == "ready"] == [5]
     pc.run("systemctl", "reload", DEAF)
     time.sleep(1)
+    assert "reloaded" in {e["event"] for e in pc.log(DEAF)}, "the daemon sees its password, what asks before does not"
     assert (pc.show(DEAF, "ActiveState"), pc.show(DEAF, "NRestarts")) == ("active", "0")
 
 
@@ -245,13 +246,16 @@ def test_a_reload_takes_up_what_is_new_and_fails_visibly_where_it_cannot(
         assert "/etc/edge-asd/rail.yaml:4:" in journal and "did you mean hop_seconds?" in journal
         wrong = pc.run("journalctl", "--output=cat", "--priority=warning", "--unit", RAIL).stdout
         assert "failed   configuration" in wrong and "ok       configuration" not in wrong
-        until(lambda: [t["event"] for t in outcomes(pc)] == ["reloaded", "reload_failed"], "the refusal")
+        config.write_text(good + "mqtt: {host: 127.0.0.1, port: 9, tls: {ca: lost.pem}}\n")  # as the next start would
+        assert pc.run("systemctl", "reload", RAIL, check=False).returncode != 0
+        assert "/etc/edge-asd/lost.pem: no such file" in pc.run("journalctl", "--output=cat", "--unit", RAIL).stdout
+        until(lambda: [t["event"] for t in outcomes(pc)] == ["reloaded", "reload_failed", "reload_failed"], "refusals")
         until(lambda: "reload failed, nothing changed: " in pc.show(RAIL, "StatusText"), "systemd's word of it")
     finally:
         config.write_text(good)
         replace(folder / "good.onnx", content)
     pc.run("systemctl", "reload", RAIL)
-    until(lambda: len(outcomes(pc)) == 3, "the last one")
+    until(lambda: len(outcomes(pc)) == 4, "the last one")
     assert [pc.show(RAIL, name) for name in ("ActiveState", "NRestarts", "MainPID")] == ["active", "0", pid]
     pc.run("systemctl", "stop", RAIL)
 
