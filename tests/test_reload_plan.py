@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -42,6 +43,7 @@ def test_what_cannot_be_taken_up_is_named_and_left_and_the_rest_is_taken_up(
 ) -> None:
     before = plant.essence()
     plant.put("b.onnx", "other")
+    shutil.copy(plant.config.with_name("sound.wav"), plant.config.with_name("r.wav"))
     plant.write(f"name: rail-7, {machine}", "name: rail-8, alarm: {threshold: 4}", head=head)
     for _ in range(2):  # it is needed until it is done
         told = plant.reload()

@@ -70,7 +70,11 @@ def test_a_reload_is_asked_of_the_daemon_and_fails_where_something_is_wrong(
     assert main(command) == 78
     assert f"failed   configuration  {config}:4:55: machines.1.detectors.1: " in capsys.readouterr().out
     (tmp_path / "a.onnx").write_bytes(tiny())
-    assert main(command) == 0, "neither broker nor sound need be there"
+    assert main(command) == 78
+    assert f"failed   configuration  {config}:4:25: machines.1.recordings: " in capsys.readouterr().out
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "a.wav").write_bytes(b"it is read when it is played")
+    assert main(command) == 0, "the broker need not be there"
     assert {line.split()[1] for line in capsys.readouterr().out.splitlines()} == {"configuration"}
 
 
