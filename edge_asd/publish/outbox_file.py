@@ -215,7 +215,7 @@ class OutboxFile:
     def _insert(self, number: int | None, message: Message, packed: bytes) -> None:
         self._connection.execute(
             "INSERT OR IGNORE INTO message (number, id, topic, payload, created, checksum) VALUES (?, ?, ?, ?, ?, ?)",
-            (number, message.id, message.topic, packed, message.created, _checksum(*_texts(message))),
+            (number, message.id, message.topic, packed, message.created, _checksum(*_all_of(message))),
         )
 
     def _remember(self, key: str, value: str) -> None:
@@ -281,11 +281,16 @@ def read_unsent(connection: sqlite3.Connection) -> Iterator[tuple[int, Message]]
 def _checked(row: tuple[Any, ...]) -> Message | None:
     message = Message(row[1], row[2], unpack(row[3]) or "", row[4])
     is_whole = all(isinstance(text, str) for text in _texts(message)) and isinstance(message.created, float)
-    return message if is_whole and _checksum(*_texts(message)) == row[5] else None
+    covered = _texts(message) if isinstance(row[3], str) else _all_of(message)  # plain: of `_PLAIN_VERSION`
+    return message if is_whole and _checksum(*covered) == row[5] else None
 
 
 def _texts(message: Message) -> tuple[str, str, str]:
     return message.id, message.topic, message.payload
+
+
+def _all_of(message: Message) -> tuple[str, ...]:
+    return *_texts(message), repr(message.created)
 
 
 def _checksum(*texts: str) -> int:

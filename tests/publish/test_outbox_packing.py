@@ -8,6 +8,7 @@ import re
 import sqlite3
 import time
 import uuid
+import zlib
 from pathlib import Path
 
 from hypothesis import given
@@ -77,7 +78,10 @@ def test_a_file_of_before_is_read(tmp_path: Path) -> None:
     file.store([Message("1", TOPIC, "plain", time.time()), Message("2", TOPIC, "packed", time.time())], {}, {})
     file.close()
     with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE message SET payload = 'plain' WHERE id = '1'")
+        connection.execute(
+            "UPDATE message SET payload = 'plain', checksum = ? WHERE id = '1'",
+            [zlib.crc32("\0".join(["1", TOPIC, "plain"]).encode())],
+        )
         connection.execute("PRAGMA user_version = 1")
     connection.close()
     file = OutboxFile(path, MOST_BYTES)
@@ -85,4 +89,17 @@ def test_a_file_of_before_is_read(tmp_path: Path) -> None:
     assert first is not None and first[1].payload == "plain"
     second = file.oldest(TOPIC, after=first[0])
     assert second is not None and second[1].payload == "packed" and file.losses.corrupt == 0
+    file.close()
+
+
+def test_a_row_is_damaged_whatever_of_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "press.sqlite"
+    file = OutboxFile(path, MOST_BYTES)
+    columns = {"id": "other", "payload": pack("other"), "created": 1.0, "checksum": 7}
+    file.store([Message(f"{n}", TOPIC, "text", time.time()) for n, _ in enumerate(columns)], {}, {})
+    with sqlite3.connect(path) as connection:
+        for number, (column, value) in enumerate(columns.items(), start=1):
+            connection.execute(f"UPDATE message SET {column} = ? WHERE number = ?", [value, number])
+    connection.close()
+    assert file.oldest(TOPIC) is None and file.losses.corrupt == len(columns)
     file.close()
