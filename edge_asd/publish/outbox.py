@@ -191,7 +191,7 @@ class Outbox:
         try:
             work()
         except Exception as error:
-            if isinstance(error, sqlite3.Error) and is_damage(error) and self._begin_anew(str(error)):
+            if is_damage(error) and self._begin_anew(str(error)):
                 return
             self._metrics.outbox_errors.inc()
             if self._failure is None:

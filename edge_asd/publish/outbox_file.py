@@ -248,8 +248,10 @@ class OutboxFile:
         return int((pages - free) * size)
 
 
-def is_damage(error: sqlite3.Error) -> bool:
+def is_damage(error: Exception) -> bool:
     """Whether the file is at fault, and not the disk that it lies on."""
+    if not isinstance(error, sqlite3.Error):
+        return isinstance(error, UnicodeDecodeError)  # what SQLite complains of in the schema is no text any more
     code = getattr(error, "sqlite_errorcode", None)
     # Errors that sqlite3 itself or `OutboxFile` raises have no code.
     return type(error) is sqlite3.DatabaseError if code is None else code & 0xFF in _SICK_FILE

@@ -30,7 +30,7 @@ def set_aside(path: Path, most_bytes: int) -> tuple[Path, OutboxFile]:
     fresh = path.with_name(f"{path.name}.new")
     _remove(fresh)  # of an attempt that was killed
     new = OutboxFile(fresh, most_bytes)
-    with contextlib.suppress(sqlite3.Error):
+    with contextlib.suppress(sqlite3.Error, UnicodeDecodeError):
         old = connect(path)
         try:
             new.take_over(read_unsent(old), read_memory(old))

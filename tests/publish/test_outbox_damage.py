@@ -77,6 +77,14 @@ def test_flipped_bits(path: Path, whole: tuple[bytes, list[Message]]) -> None:
     assert survived > 0.8 * rounds * len(messages), "most of them can still be read"
 
 
+def test_a_schema_that_is_no_text_any_more(path: Path, whole: tuple[bytes, list[Message]]) -> None:
+    """SQLite's complaint cannot be read either; found by flipping bits."""
+    content, messages = whole
+    path.parent.mkdir()
+    check(path, content.replace(b" UNIQUE", b" \xd5NIQUE", 1), messages)
+    assert len(list(path.parent.glob("press.sqlite.corrupt-*"))) == 1
+
+
 def test_garbage_and_other_databases_are_set_aside(path: Path, whole: tuple[bytes, list[Message]]) -> None:
     path.parent.mkdir()
     assert check(path, b"\0" * 8192, whole[1])[0] == 0
