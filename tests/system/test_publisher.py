@@ -218,7 +218,7 @@ def test_a_command_is_heard_and_a_handler_that_fails_ends_nothing(
 ) -> None:
     heard: list[tuple[str, bytes]] = []
 
-    def handler(topic: str, payload: bytes) -> None:
+    def handler(topic: str, payload: bytes, _is_retained: bool) -> None:
         heard.append((topic, payload))
         raise RuntimeError("a handler's own")
 
@@ -304,7 +304,7 @@ def test_over_tls(publish: Callable[..., Publisher], tmp_path: Path) -> None:
         one = publish(
             broker.port,
             tls=TlsSection(ca=plant.certificate),
-            subscriptions={command: lambda topic, payload: heard.append(payload)},
+            subscriptions={command: lambda topic, payload, _: heard.append(payload)},
         ).connected()
         for number in range(200):
             one.alert(f"rail-{number % 10}", f"{number} " + "x" * 20_000)
