@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -84,12 +85,12 @@ def check_start(subject: Subject) -> Iterator[Finding]:
 
 def check_daemons(subject: Subject) -> Iterator[Finding]:
     """The same of the daemons that run now: their work counts too."""
-    given = {path.resolve() for path in subject.paths}
+    given = {os.path.realpath(path) for path in subject.paths}
     for instance in running_instances():
         name = f"the daemon that runs as pid {instance.pid}"
         reason = instance.reason
         if instance.config is not None:
-            if instance.config.resolve() in given:
+            if os.path.realpath(instance.config) in given:
                 continue
             name = f"{name} ({instance.config})"
             try:
@@ -132,7 +133,7 @@ ONLY_CONFIGURATION: tuple[Check, ...] = (check_configuration, check_start)
 
 def check(options: argparse.Namespace) -> int:
     """Check, and print; returns the exit status."""
-    paths = list({path.resolve(): path for path in options.config}.values())
+    paths = list({os.path.realpath(path): path for path in options.config}.values())
     subject = Subject(paths, options.state, options.publish)
     findings = []
     for one in ONLY_CONFIGURATION if options.only_configuration else CHECKS:

@@ -7,6 +7,7 @@ import io
 import os
 import re
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,7 +48,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of a pipe (head, say) has had enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_DONE
+    except (OSError, RuntimeError) as error:
+        # What nobody has thought of: a line for the technician; developers see all with PYTHONDEVMODE=1.
+        if sys.flags.dev_mode:
+            raise
+        print(error_line(_unexpected(error), sys.stderr), file=sys.stderr)
+        return EXIT_SOME_FAILED
     return status
+
+
+def _unexpected(error: Exception) -> str:
+    """What and where it was."""
+    reason = str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        reason = f"{error.filename}: {error.strerror}"
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{reason} ({type(error).__name__}, unexpected, at line {last.lineno} of {last.filename})"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -65,7 +66,7 @@ def find_normal_sound(paths: Sequence[Path], machine: str, ids: frozenset[str]) 
             if (name := parse_clip_name(file)) is not None and name.is_anomaly:
                 raise RecordingError(file, "is labelled an anomaly; only normal sound calibrates")
         for clip in _in_order(files, manifest):
-            clips.setdefault(clip.path.resolve(), clip)
+            clips.setdefault(_real(clip.path), clip)
     return _of_ids(list(clips.values()), ids)
 
 
@@ -98,7 +99,7 @@ def _folder_of(path: Path, machine: str) -> tuple[Path, Path | None]:
 def _in_order(files: Sequence[Path], manifest: Path | None) -> list[NormalClip]:
     """Clips of the manifest in its order, then the others in the order of their names."""
     entries = {} if manifest is None else _read_manifest(manifest)
-    known = {f.resolve(): f for f in files}
+    known = {_real(f): f for f in files}
     clips: list[NormalClip] = []
     before: _Entry | None = None
     for path, entry in entries.items():
@@ -138,10 +139,15 @@ def _read_manifest(path: Path) -> dict[Path, _Entry]:
             raise UsageError(f"{path}:{number}: has no {error.args[0]}") from None
         except (ValueError, RecursionError) as error:
             raise UsageError(f"{path}:{number}: is damaged: {error}") from None
-        file = (path.parent / clip).resolve()
+        file = _real(path.parent / clip)
         entries.pop(file, None)  # of a clip that was never finished, and whose name was used again
         entries[file] = _Entry(session, when)
     return entries
+
+
+def _real(path: Path) -> Path:
+    """Unlike Path.resolve() it takes links that go round in a circle."""
+    return Path(os.path.realpath(path))
 
 
 def _of_ids(clips: list[NormalClip], ids: frozenset[str]) -> tuple[list[NormalClip], int]:

@@ -55,8 +55,9 @@ def state_folder_in_use(config: Path, given: Path | None = None, *, proc: Path =
         ConfigurationError: see `state_folder`.
     """
     if given is None and systemds_folder(os.environ) is None:
+        own = os.path.realpath(config)  # unlike Path.resolve() it takes links that go round in a circle
         for instance in running_instances(proc):
-            if instance.config is not None and instance.config.resolve() == config.resolve():
+            if instance.config is not None and os.path.realpath(instance.config) == own:
                 folder = folder_of(instance)
                 if folder is not None:
                     return folder

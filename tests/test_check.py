@@ -125,6 +125,22 @@ def test_daemons_that_run_are_counted_or_named(
     assert "pid 1003" in about(findings, "time")[2]["text"]
 
 
+def test_links_that_go_round_in_a_circle(
+    hall: Callable[..., Path], tiny: Callable[..., bytes], capsys: pytest.CaptureFixture[str], alone: list[Instance]
+) -> None:
+    """Of the file itself, and of a daemon's that runs meanwhile."""
+    good, circle = hall("good", tiny(), 10), hall("circle", tiny(), 10)
+    circle.unlink()
+    circle.symlink_to(circle.name)
+    alone.append(Instance(1001, circle, None))
+    status, findings = check(capsys, good)
+    assert status == EXIT_DONE
+    assert "Too many levels of symbolic links" in about(findings, "daemons")[0]["text"]
+    status, findings = check(capsys, circle)
+    assert status == EXIT_CONFIGURATION
+    assert f"{circle}: Too many levels of symbolic links" in about(findings, "configuration")[0]["text"]
+
+
 def test_too_many_cores(
     hall: Callable[..., Path], tiny: Callable[..., bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -157,6 +157,24 @@ def test_a_process_of_its_own_gives_the_same_statuses(tiny: Callable[..., bytes]
         assert "Traceback" not in done.stderr and done.stderr.startswith("edge-asd: ")
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "/x\ny"), "/x\\ny: No such file or directory (FileNotFound"),
+        (RuntimeError(), "edge-asd: RuntimeError (RuntimeError, unexpected, at line "),
+    ],
+)
+def test_what_nobody_thought_of_is_one_line_too(
+    run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    def fails(options: object) -> int:
+        raise error
+
+    monkeypatch.setitem(cli._COMMANDS, "check", fails)
+    status, _, said = run("check", "-c", "press.yaml")
+    assert status == 1 and words in said and __file__ in said and said.count("\n") == 1
+
+
 def test_a_reader_that_goes_away_is_no_error(site_file: Path, dataset: Path) -> None:
     """As in `edge-asd replay ... | head -1`."""
     folder = dataset / "slider" / "test"
