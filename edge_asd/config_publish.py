@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -136,13 +137,25 @@ class MetricsSection(Section):
         host, _, port = text.rpartition(":")
         if not host or "@" in host or not port.isdecimal() or not 0 <= int(port) <= 65535:
             raise ValueError("must be ADDRESS:PORT, for example 127.0.0.1:9464")
+        if host == "*":
+            raise ValueError("must be ADDRESS:PORT; 0.0.0.0 is for all addresses")
+        if any(c in host for c in ":[]") and not _is_ipv6_in_brackets(host):
+            raise ValueError("must be ADDRESS:PORT, of IPv6 with the address in brackets, for example [::1]:9464")
         return text
 
     @property
     def address(self) -> tuple[str, int]:
         """Host and port."""
         host, _, port = self.listen.rpartition(":")
-        return host.strip("[]"), int(port)
+        return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _is_ipv6_in_brackets(host: str) -> bool:
+    try:
+        ipaddress.IPv6Address(host[1:-1])
+    except ValueError:
+        return False
+    return host.startswith("[") and host.endswith("]")
 
 
 class EvidenceSection(Section):
