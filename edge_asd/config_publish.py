@@ -59,7 +59,7 @@ class MqttSection(Section):
     username: str | None = None
     """For the broker."""
     password_file: SecretPath | None = None
-    """Its first line is the password; looked for in $CREDENTIALS_DIRECTORY first."""
+    """Its first line is the password, but for blanks at its end; looked for in $CREDENTIALS_DIRECTORY first."""
     discovery: Annotated[DiscoverySection | None, BeforeValidator(_discovery)] = None
     """Of Home Assistant."""
 
@@ -116,7 +116,7 @@ class MetricsSection(Section):
     username: Annotated[str, Field(min_length=1)] | None = None
     """Who may read, by HTTP basic authentication; with ``password_file``."""
     password_file: SecretPath | None = None
-    """Its first line is the password; looked for in $CREDENTIALS_DIRECTORY first."""
+    """Its first line is the password, but for blanks at its end; looked for in $CREDENTIALS_DIRECTORY first."""
 
     @field_validator("username")
     @classmethod

@@ -56,7 +56,9 @@ def why_missing(path: Path) -> str:
 
 
 def read_secret(path: Path, key: str) -> str:
-    """The first line of a secret's file.
+    """The first line of a secret's file, without the white space at its end and a byte order mark before it.
+
+    Editors leave both (Notepad for one), and no login would say that it failed because of them.
 
     Args:
         path: as the configuration says.
@@ -68,7 +70,7 @@ def read_secret(path: Path, key: str) -> str:
     place = find_secret(path)
     try:
         with place.open("rb") as file:
-            secret = file.read(_MOST_BYTES).decode("utf-8").split("\n", 1)[0].removesuffix("\r")
+            secret = file.read(_MOST_BYTES).decode("utf-8-sig").split("\n", 1)[0].rstrip()
     except FileNotFoundError:
         raise ConfigurationError(f"{key}: {place}: {why_missing(path)}") from None
     except UnicodeDecodeError as error:  # whose own words have a byte of the secret

@@ -15,8 +15,21 @@ def no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
 
 
-@pytest.mark.parametrize("content", ["s3 crêt", "s3 crêt\n", "s3 crêt\r\nmore\n", "s3 crêt\n\n"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "s3 crêt",
+        "s3 crêt\n",
+        "s3 crêt\r\nmore\n",
+        "s3 crêt\n\n",
+        "\ufeffs3 crêt\r\n",
+        "s3 crêt \t\n",
+        "s3 crêt \r\n",
+        "s3 crêt\u00a0\n",
+    ],
+)
 def test_the_first_line_is_the_secret(tmp_path: Path, content: str) -> None:
+    """As editors leave it: Notepad's byte order mark, and what a copied text has at its end, are not meant."""
     (tmp_path / "word").write_bytes(content.encode())
     assert read_secret(tmp_path / "word", "mqtt.password_file") == "s3 crêt"
 
@@ -34,7 +47,13 @@ def test_a_credential_of_systemd_comes_first(monkeypatch: pytest.MonkeyPatch, tm
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(None, "no such file"), (b"", "first line is empty"), (b"\nx", "first line is empty"), (b"\xff", "codec")],
+    [
+        (None, "no such file"),
+        (b"", "first line is empty"),
+        (b"\nx", "first line is empty"),
+        (b" \nx", "first line is empty"),
+        (b"\xff", "codec"),
+    ],
 )
 def test_what_cannot_be_a_secret_is_an_error(tmp_path: Path, content: bytes | None, words: str) -> None:
     path = tmp_path / "word"
