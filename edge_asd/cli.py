@@ -217,7 +217,7 @@ def _run(options: argparse.Namespace) -> int:
         # Whatever is wrong at the start, the configuration is where it is mended.
         error.exit_status = EXIT_CONFIGURATION
         if not str(error).startswith(str(options.config)):
-            error.args = (f"{options.config}: {error}",)
+            error.args = (config.placed(str(error)),)
         raise
     return EXIT_DONE if daemon.run(until_end=options.until_end) else EXIT_SOME_FAILED
 

@@ -270,3 +270,13 @@ class Config(Section):
         """
         line, column = self._document.place(path)
         return f"{self._file}:{line}:{column}: {dotted(path)}"
+
+    def placed(self, message: str) -> str:
+        """What is wrong at the start, with the place of the key that it begins with, as in ``mqtt.tls: ...``.
+
+        Args:
+            message: of an error; one that begins with no key is given the file alone.
+        """
+        key, _, reason = message.partition(": ")
+        path = key.split(".")
+        return f"{self.place(*path)}: {reason}" if path[0] in type(self).model_fields else f"{self._file}: {message}"

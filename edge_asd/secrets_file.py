@@ -55,6 +55,12 @@ def why_missing(path: Path) -> str:
     return f"no such file{hint}"
 
 
+def why_unreadable(error: OSError) -> str:
+    """Likewise, of a file that is there."""
+    hint = "; give it to the daemon's user, or name it in LoadCredential= of the unit"
+    return f"{error.strerror or error}{hint if isinstance(error, PermissionError) else ''}"
+
+
 def read_secret(path: Path, key: str) -> str:
     """The first line of a secret's file, without the white space at its end and a byte order mark before it.
 
@@ -76,7 +82,7 @@ def read_secret(path: Path, key: str) -> str:
     except UnicodeDecodeError as error:  # whose own words have a byte of the secret
         raise ConfigurationError(f"{key}: {place}: is no text, as the {error.encoding} codec reads it") from None
     except OSError as error:
-        raise ConfigurationError(f"{key}: {place}: {error.strerror or error}") from None
+        raise ConfigurationError(f"{key}: {place}: {why_unreadable(error)}") from None
     if not secret:
         raise ConfigurationError(f"{key}: {place}: its first line is empty")
     return secret

@@ -249,11 +249,15 @@ def test_a_configuration_that_names_what_is_not_there(
         (usable.replace(str(site_file), str(statistics_file)), "6:17", "no id is given; it knows id_00, id_02"),
         (usable.replace(str(site_file), f"{{file: {site_file}, id: id_04}}"), "6:17", "does not know id_04; it knows"),
         (usable + "    alarm: {false_alarms_per_day: 1000000}\n", "7:13", "false_alarms_per_day: should be less than"),
-        (usable + "mqtt: {host: x, username: u, password_file: secret}\n", "", f"{tmp_path / 'secret'}: no such file"),
-        (usable + "mqtt: {host: x, tls: {ca: ca.pem}}\n", "", "mqtt.tls: a certificate or key cannot be used"),
+        (
+            usable + "mqtt: {host: x, username: u, password_file: secret}\n",
+            "7:30",
+            f"mqtt.password_file: {tmp_path / 'secret'}: no such file",
+        ),
+        (usable + "mqtt: {host: x, tls: {ca: ca.pem}}\n", "7:17", "mqtt.tls: a certificate or key cannot be used"),
         (
             usable + "metrics: {listen: 'no-such-host.invalid:9464'}\n",
-            "",
+            "7:11",
             "metrics.listen: no-such-host.invalid:9464: ",
         ),
     ]:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from parts.certificates import Authority
 
 from edge_asd.config_file import load_config
-from edge_asd.config_publish import MetricsSection, MqttSection, TlsSection
+from edge_asd.config_publish import MetricsSection, MqttSection, ServerTlsSection, TlsSection
 from edge_asd.errors import EXIT_CONFIGURATION, ConfigurationError
 from edge_asd.publish.client_tls import client_tls
+from edge_asd.publish.log import Log
 from edge_asd.publish.mqtt_client import client_factory
+from edge_asd.publish.server_certificate import ServerCertificate
 from edge_asd.secrets_file import is_secret, read_secret, without_login
 
 GOOD = "site: plant-3\nnode: hall\nmachines:\n  - name: rail-7\n    recordings: sound\n    detectors: [a.onnx]\n"
@@ -20,6 +26,14 @@ GOOD = "site: plant-3\nnode: hall\nmachines:\n  - name: rail-7\n    recordings: 
 @pytest.fixture(autouse=True)
 def no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """That every user may enter, unlike pytest's."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
 
 
 @pytest.mark.parametrize(
@@ -144,6 +158,24 @@ def test_a_password_file_that_is_none_is_named_without_errno(tmp_path: Path) -> 
     with pytest.raises(ConfigurationError) as caught:
         read_secret(tmp_path / "bytes", "k.password_file")
     assert "s3cret" not in str(caught.value) and "0xfe" not in str(caught.value)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be another user")
+def test_what_this_user_may_not_says_what_to_do(open_folder: Path) -> None:
+    """As the daemon's own user finds it, where root has written the files."""
+    certificate, key = Authority(open_folder).issue("edge")
+    key.chmod(0o600)
+    advice = "Permission denied; give it to the daemon's user, or name it in LoadCredential= of the unit$"
+    os.seteuid(65534)
+    try:
+        with pytest.raises(ConfigurationError, match=f"{key}: {advice}"):
+            read_secret(key, "mqtt.password_file")
+        with pytest.raises(ConfigurationError, match=f"{key}: {advice}"):
+            client_tls(TlsSection(certificate=certificate, key=key))
+        with pytest.raises(ConfigurationError, match=advice):
+            ServerCertificate(ServerTlsSection(certificate=certificate, key=key), Log(io.StringIO()))
+    finally:
+        os.seteuid(0)
 
 
 def test_settings_in_an_error_or_a_traceback_show_no_password(tmp_path: Path) -> None:

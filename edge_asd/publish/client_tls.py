@@ -8,7 +8,7 @@ from pathlib import Path
 from edge_asd.config_publish import TlsSection
 from edge_asd.errors import ConfigurationError
 from edge_asd.publish.server_certificate import reason_in_words
-from edge_asd.secrets_file import find_secret, why_missing
+from edge_asd.secrets_file import find_secret, why_missing, why_unreadable
 
 
 def client_tls(settings: TlsSection) -> ssl.SSLContext:
@@ -44,7 +44,7 @@ def _read(name: str, place: Path, said: Path) -> None:
     except FileNotFoundError:
         raise _unusable(name, place, why_missing(said) if name == "key" else "no such file") from None
     except OSError as error:
-        raise _unusable(name, place, str(error.strerror or error)) from None
+        raise _unusable(name, place, why_unreadable(error)) from None
 
 
 def _unusable(name: str, place: object, reason: str) -> ConfigurationError:

@@ -80,6 +80,9 @@ def _bound(host: str, port: int, *, is_there: bool = True) -> socket.socket:
             listener.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
         listener.bind((host, port))
         listener.listen(_BACKLOG)
+    except PermissionError as error:
+        listener.close()
+        raise OSError(f"{error.strerror}: ports below 1024 are for root; take another, such as 9464") from None
     except BaseException:
         listener.close()
         raise

@@ -9,7 +9,7 @@ from pathlib import Path
 from edge_asd.config_publish import ServerTlsSection
 from edge_asd.errors import ConfigurationError
 from edge_asd.publish.log import Log
-from edge_asd.secrets_file import find_secret
+from edge_asd.secrets_file import find_secret, why_unreadable
 
 _LOOK_SECONDS = 1.0
 """Between looks at the files."""
@@ -73,7 +73,8 @@ def reason_in_words(error: Exception) -> str:
             return "not a certificate and its key in PEM form, or the key has a passphrase"
         return error.reason.lower().replace("_", " ")
     if isinstance(error, OSError):
-        return f"{error.filename}: {error.strerror}" if isinstance(error.filename, str | Path) else str(error.strerror)
+        reason = why_unreadable(error)
+        return f"{error.filename}: {reason}" if isinstance(error.filename, str | Path) else reason
     return str(error)
 
 

@@ -242,6 +242,18 @@ def test_a_name_that_is_not_known_is_named(host: str) -> None:
         unserved(9464, host)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be another user")
+def test_a_port_of_roots_says_what_to_do() -> None:
+    os.seteuid(65534)
+    try:
+        with pytest.raises(
+            ConfigurationError, match=r"^metrics.listen: 127.0.0.1:80: Permission denied: ports below 1024"
+        ):
+            unserved(80)
+    finally:
+        os.seteuid(0)
+
+
 def test_ipv6() -> None:
     try:
         served = Served("::1")
