@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from pathlib import Path
@@ -35,6 +36,8 @@ from edge_asd.strict_yaml import Document, YamlError, load, on_one_line
 
 _MAX_BYTES = 500_000
 _ERRORS_SHOWN = 20
+_EXAMPLE = Path("/etc/edge-asd/example.yaml")
+"""Of the Debian package."""
 
 
 def load_config(path: Path) -> Config:
@@ -49,7 +52,8 @@ def load_config(path: Path) -> Config:
     except YamlError as error:
         raise ConfigurationError(f"{path}:{error.line}:{error.column}: {error}") from None
     if not isinstance(document.value, dict):
-        raise ConfigurationError(f"{path}:1:1: must say site, node and machines; see the example in deploy/")
+        example = _EXAMPLE if os.access(_EXAMPLE, os.R_OK) else "deploy/edge-asd.example.yaml in the repository"
+        raise ConfigurationError(f"{path}:1:1: must say site, node and machines; see {example}")
     try:
         config = Config.model_validate(document.value)
     except ValidationError as error:

@@ -60,18 +60,14 @@ chmod 755 "$home/bin/edge-asd"
 "$home/bin/python3" -I -m compileall -q -j 2 --invalidation-mode unchecked-hash \
   -s "$root" -p / "$packages" >"$build/compile.log" 2>&1 || { cat "$build/compile.log" >&2; exit 1; }
 
-install -d "$root/usr/bin" "$root/usr/share/doc/edge-asd"
+install -d "$root/usr/bin"
 ln -s /opt/edge-asd/bin/edge-asd "$root/usr/bin/edge-asd"
 install -Dm644 "$here/edge-asd@.service" "$root/usr/lib/systemd/system/edge-asd@.service"
-install -Dm644 "$source/deploy/edge-asd.example.yaml" "$root/etc/edge-asd/example.yaml"
 install -Dm644 "$here/package/edge-asd.bash-completion" "$root/usr/share/bash-completion/completions/edge-asd"
 install -d "$root/usr/share/man/man1"
 sed "s/@VERSION@/$version/" "$here/package/edge-asd.1" | gzip -9n >"$root/usr/share/man/man1/edge-asd.1.gz"
 chmod 644 "$root/usr/share/man/man1/edge-asd.1.gz"
-for text in "$here/README.md" "$here/security.md" "$source/deploy/integration.md"; do
-  install -m644 "$text" "$root/usr/share/doc/edge-asd/$(basename "$text")"
-done
-install -m644 "$here/package/copyright" "$root/usr/share/doc/edge-asd/copyright"
+"$here/package/install-documents.sh" "$root"
 
 size=$(du -sk --apparent-size --exclude=DEBIAN "$root" | cut -f1)
 sed -e "s/@VERSION@/$package_version/; s/@ARCHITECTURE@/$architecture/; s/@SIZE@/$size/" \

@@ -179,6 +179,13 @@ def test_an_error_in_an_item_is_not_also_a_list_too_short(file):
     assert (where, what[:11]) == ("3:12", "machines.1:")
 
 
+def test_an_empty_file_leads_to_the_example_that_is_there(file, monkeypatch):
+    monkeypatch.setattr("edge_asd.config_file._EXAMPLE", file.parent / "none")
+    assert complaint(file, "")[1].endswith("see deploy/edge-asd.example.yaml in the repository")
+    monkeypatch.setattr("edge_asd.config_file._EXAMPLE", file)
+    assert complaint(file, "")[1].endswith(f"see {file}")
+
+
 def test_names_of_machines_are_unique(file):
     text = SMALL + "  - {name: slide-rail-7, recordings: b, detectors: [c]}\n"
     assert complaint(file, text) == ("7:6", "machines.2.name: the name slide-rail-7 is given twice")

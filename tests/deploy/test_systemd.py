@@ -39,6 +39,39 @@ def unit(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """The package's documents, as installed."""
+    subprocess.run([SYSTEMD / "package/install-documents.sh", tmp_path], check=True)
+    return tmp_path
+
+
+def test_links_of_the_packages_documents_lead_somewhere(package: Path) -> None:
+    documents = package / "usr/share/doc/edge-asd"
+    assert {"README.md", "security.md", "integration.md", "copyright"} <= {p.name for p in documents.iterdir()}
+    for document in documents.glob("*.md"):
+        text = document.read_text()
+        headings = {re.sub("[^a-z0-9 -]", "", h.lower()).replace(" ", "-") for h in re.findall(r"(?m)^#+ (.*)", text)}
+        for link in re.findall(r"\]\((?!https?:)([^)]*)\)", text):
+            file, _, heading = link.partition("#")
+            there = (documents / file).resolve() if file else document
+            assert there.exists() and there.is_relative_to(documents), f"{document.name}: {link}"
+            assert file or heading in headings, f"{document.name}: {link}"
+        assert "../" not in text and " in the README" not in text and "this folder" not in text, document.name
+
+
+def test_files_that_the_packages_texts_name_are_installed(package: Path) -> None:
+    example = (package / "etc/edge-asd/example.yaml").read_text()
+    schema = re.match(r"# yaml-language-server: \$schema=/(\S+)\n", example)
+    assert schema and (package / schema[1]).is_file()
+    assert example.splitlines()[1:] == (SYSTEMD.parent / "deploy/edge-asd.example.yaml").read_text().splitlines()[1:]
+    manual = (SYSTEMD / "package/edge-asd.1").read_text()
+    assert (package / re.findall(r"/(usr/share/doc/\S+)", manual)[0]).is_file()
+    events = set(re.findall(r"(?m)^\| `(\w+)`", (SYSTEMD / "README.md").read_text().partition("\n## Logs\n")[2]))
+    known = set(re.findall(r"`(\w+)`", (SYSTEMD.parent / "README.md").read_text()))
+    assert events and events <= known
+
+
 def test_the_unit_has_nothing_to_complain_about(unit: Path) -> None:
     command = ["systemd-analyze", "verify", "--man=no", str(unit.with_name("edge-asd@press-hall.service"))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
