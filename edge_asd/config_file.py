@@ -136,7 +136,7 @@ def _explain(path: Path, document: Document, error: Any) -> str:
         message = re.sub("valid dictionary or instance of .*", "mapping of keys to values", message)
         shown = _shown(error["input"], location)
         message = message.replace("tuple", "list") + (f", not {shown!r}" if shown is not None else "")
-        meant = meant_by_value(kind, error["input"], str(location[-1])) if shown is not None else None
+        meant = meant_by_value(kind, error["input"], location[-1]) if shown is not None else None
         message += f"; {meant}" if meant else ""
     return f"{path}:{line}:{column}: {on_one_line(f'{key}: {message}')}"
 

@@ -7,22 +7,33 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _NUMBERS = {"int_type", "int_from_float", "int_parsing", "float_type", "float_parsing"}
-_UNITS = ("s", "sec", "seconds", "min", "minutes", "h", "hours", "hz", "khz", "db", "dbfs", "mb", "megabytes", "%")
+_UNITS = ("s", "sec", "seconds", "hz", "db", "dbfs", "mb", "megabytes", "%")
+_OTHER_UNITS = {
+    "min": (60, "seconds"),
+    "minutes": (60, "seconds"),
+    "h": (3600, "seconds"),
+    "hours": (3600, "seconds"),
+    "khz": (1000, "Hz"),
+    "gb": (1000, "megabytes"),
+}
+"""How many there are in one, of the unit that the keys have."""
 _BOUNDS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
 
 
-def meant_by_value(kind: str, value: Any, key: str) -> str | None:
+def meant_by_value(kind: str, value: Any, key: str | int) -> str | None:
     """A likely meaning of a value that is wrong.
 
     Args:
         kind: pydantic's type of error.
         value: as read from the file.
-        key: that it stands behind, for the example.
+        key: that it stands behind, for the example; of an item of a list its index.
 
     Returns:
         What to write; None where nothing can be guessed.
     """
     if value is None and kind not in _BOUNDS:
+        if isinstance(key, int):
+            return "nothing stands after the dash or comma; write a value, or remove it"
         return "nothing stands after the colon; write a value, or remove the line"
     if kind == "string_type" and isinstance(value, bool | int | float):
         text = str(value).lower() if isinstance(value, bool) else str(value)
@@ -35,11 +46,13 @@ def meant_by_value(kind: str, value: Any, key: str) -> str | None:
         shown = value if isinstance(value, str) and value.isprintable() and len(value) < 40 else "..."
         return f"write it as a list: {key}: [{shown}]"
     if kind in {"model_type", "dict_type", "model_attributes_type"}:
+        if isinstance(key, int):
+            return "it is a list in a list: leave one out" if isinstance(value, list) else "write it as {KEY: VALUE}"
         return f"the keys of {key} belong on lines of their own, indented, or in braces: {key}: {{KEY: VALUE}}"
     return None
 
 
-def _meant_by_text(text: str, key: str) -> str:
+def _meant_by_text(text: str, key: str | int) -> str:
     plain = text.replace(",", ".", 1)
     if _is_number(text):
         return f"write it without quotes: {key}: {text}"
@@ -49,8 +62,12 @@ def _meant_by_text(text: str, key: str) -> str:
     if not unit:
         digits = next((n for n, c in enumerate(plain) if c.isalpha() or c == "%"), len(plain))
         number, unit = plain[:digits], plain[digits:]
-    if _is_number(number) and unit.strip().lower() in _UNITS:
+    unit = unit.strip().lower()
+    if _is_number(number) and unit in _UNITS:
         return f"write the number alone, without its unit: {key}: {number}"
+    if _is_number(number) and unit in _OTHER_UNITS:
+        factor, name = _OTHER_UNITS[unit]
+        return f"write the number alone, in {name}: {key}: {factor * float(number):.10g}"
     return "write a number"
 
 
@@ -62,6 +79,8 @@ def meant_by_key(name: str, known: Sequence[str], elsewhere: Mapping[str, Sequen
         known: what the section has.
         elsewhere: the keys of other sections, by their place.
     """
+    if name.isdecimal():  # -55,5 in braces
+        return "in braces a comma ends a value: write a decimal point"
     plain = "".join(f"_{c.lower()}" if c.isupper() and n else c.lower() for n, c in enumerate(name.strip()))
     candidates = {plain.replace("-", "_").replace(" ", "_").replace("__", "_"), name.strip().lower()}
     close = [k for k in known for c in sorted(candidates) if c == k]
