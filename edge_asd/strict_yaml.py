@@ -8,6 +8,7 @@ how to write it, and so are duplicate keys, anchors, tags and several documents.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,6 +38,8 @@ _TRAPS = [
     # A word processor's quotes are part of the text for YAML.
     (re.compile(r"[\u2018-\u201f\u00ab\u00bb].*\Z"), "write plain quotes, \" or '"),
 ]
+_ODD_BLANK = re.compile(r"[^\S \t\r\n]")
+"""Copied from a web page or a word processor."""
 _MAX_DEPTH = 20
 _MAX_NODES = 30_000
 """Keys and values: a thousand machines with every key have fewer, and reading so many takes a second or two."""
@@ -128,6 +131,7 @@ def load(text: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        _refuse_odd_blank(text, place[0])
         raise YamlError(f"is not YAML: {_in_words(str(error.problem or error.context))}", *place) from None
     except yaml.reader.ReaderError as error:
         before = text[: error.position]
@@ -164,6 +168,8 @@ def _mapping(node: yaml.MappingNode, path: Path, document: Document) -> dict[Has
         if not isinstance(key_node, yaml.ScalarNode):
             raise _error(key_node, "is not a plain key")
         key = key_node.value
+        if _ODD_BLANK.match(key):
+            raise _error(key_node, _in_place_of_a_blank(key[0]))
         if key in values:
             raise _error(key_node, f"{key}: is there twice; the first is in line {document.places[(*path, key)][0]}")
         if key == "<<":
@@ -188,6 +194,19 @@ def _scalar(node: yaml.ScalarNode, path: Path) -> Any:
     if _FLOAT.match(text):
         return float(text)
     return text
+
+
+def _refuse_odd_blank(text: str, line: int) -> None:
+    """Where a line cannot be read, it or the one before it may have what only looks like a blank."""
+    lines = text.split("\n")
+    for number in (line - 1, line):
+        if found := _ODD_BLANK.search(lines[number - 1]) if 0 < number <= len(lines) else None:
+            raise YamlError(_in_place_of_a_blank(found[0]), number, found.start() + 1)
+
+
+def _in_place_of_a_blank(character: str) -> str:
+    name = unicodedata.name(character, "a control character").lower()
+    return f"is not YAML: {name} (U+{ord(character):04X}) looks like a blank, and is none; type a blank in its place"
 
 
 def _error(node: Any, message: str) -> YamlError:
