@@ -113,7 +113,10 @@ def operating_point(
         return OperatingPoint(LOWEST, false_alarms_per_day, 0.0)
     found = curve.threshold_at(false_alarms_per_day)
     if not found < MAX_RARITY:
-        raise ValueError(f"{false_alarms_per_day:g} false alarms a day needs a rarity above {MAX_RARITY:g}")
+        raise ValueError(
+            f"{false_alarms_per_day:g} false alarms a day needs a rarity above {MAX_RARITY:g}; allow more, or let more "
+            "windows agree, as in raise_after: 5 of 5"
+        )
     # The rarest of N normal windows has a probability of about 1/N; with D detectors all that is worth log10 D less.
     heard = float(np.log10(min(len(c.scores) for c in calibrations) / len(calibrations)))
     is_below = heard < curve.thresholds[-1]

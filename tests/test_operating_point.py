@@ -194,7 +194,7 @@ def test_what_few_exceedances_leave_open_costs_threshold():
 
 
 def test_a_rate_that_needs_a_rarity_beyond_all_is_refused():
-    with pytest.raises(ValueError, match="needs a rarity above 12"):
+    with pytest.raises(ValueError, match="needs a rarity above 12; allow more, or let more windows agree"):
         operating_point((calibration(50),), AlarmRule(1.0, 1, 1, 1, 0.0), HOP, 1e-40)
 
 
