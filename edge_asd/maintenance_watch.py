@@ -87,8 +87,10 @@ class MaintenanceWatch:
         self._connected_at = float("-inf")
         self._woken, self._stopping = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="maintenance", daemon=True)
-        self._register()
+        trouble = self._register()
         self.look()
+        if trouble is not None and not self._troubles.get("reading", "").startswith(trouble):  # which says more
+            self._tell("writing", trouble)
         self._presence = Presence(path)
 
     def subscriptions(self, prefix: str) -> dict[str, Hearer]:
@@ -223,14 +225,16 @@ class MaintenanceWatch:
             self._unsaved.clear()
             self._troubles.pop("writing", None)
 
-    def _register(self) -> None:
+    def _register(self) -> str | None:
+        """What was wrong with that."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             change_book(self._path, lambda book: book.of_machines(list(self._machines)))
         except OSError as error:
-            self._tell("writing", f"{self._path.parent}: {error.strerror or error}")
+            return f"{self._path.parent}: {error.strerror or error}"
         except MaintenanceError as error:
-            self._tell("writing", str(error))
+            return str(error)
+        return None
 
     def _read(self) -> None:
         stamp = _stamp(self._path)  # of before: what is written meanwhile is read the next time

@@ -267,6 +267,7 @@ def test_a_file_that_cannot_be_used_costs_no_alarm(path: Path, site: Detector) -
     assert any("nobody is in maintenance" in e for e in errors), errors
     assert any("it ends with this process" in e for e in errors), errors
     assert len(errors) == len(set(errors)), "each is told once"
+    assert all(e.endswith(")") for e in errors), "and says what it means for the machines"
 
 
 def test_a_file_that_cannot_be_read_for_a_while_unmutes_nobody(
