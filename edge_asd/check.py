@@ -28,6 +28,7 @@ from edge_asd.publish.journal import Level, is_journal, priority
 from edge_asd.publish.log import Log
 from edge_asd.startable import verify_startable
 from edge_asd.state_folder import folder_of, state_folder_in_use
+from edge_asd.unit import Unit, secrets_of, unit_of
 from edge_asd.verification import load_detector
 
 SCHEMA = 1
@@ -46,7 +47,9 @@ class Subject:
     publish: bool = False
     """Send a test message to the broker."""
     configs: list[tuple[Path, Config]] = field(default_factory=list)
-    """Those that could be read, whatever their detectors are like."""
+    """Those that could be read, whatever their detectors are like; secrets where the units take them from."""
+    units: dict[Path, Unit] = field(default_factory=dict)
+    """That daemons of these configurations are to run in, where they are known."""
     parts: list[Part] = field(default_factory=list)
     """Those that could be read, then the daemons that run now."""
     uncounted: list[str] = field(default_factory=list)
@@ -59,6 +62,10 @@ def check_configuration(subject: Subject) -> Iterator[Finding]:
         said, config = _Said(), None
         try:
             config = load_config(path)
+            unit = unit_of(path)
+            if unit is not None:
+                subject.units[path] = unit
+                config = unit.with_credentials(config)
             subject.configs.append((path, config))
             part = _part(config, path.name, state_folder_in_use(path, subject.state), said)
         except EdgeAsdError as error:
@@ -114,12 +121,18 @@ def check_surroundings(subject: Subject) -> Iterator[Finding]:
     """What the daemons need from this computer and the plant: the clock, secrets, folders, sound, the broker."""
     yield from check_clock(kernel_clock())
     for path, config in subject.configs:
-        yield from check_secrets(config)
+        unit = subject.units.get(path)
+        yield from check_secrets(config, unit)
         yield from check_folders(config, state_folder_in_use(path, subject.state))
         yield from check_recordings(config)
         yield from check_device(config)
         yield from check_metrics(config)
-        yield from check_broker(config, instance_name(path), publish=subject.publish)
+        elsewhere = [] if unit is None else [s for s in secrets_of(config.mqtt) if unit.is_elsewhere(s)]
+        if elsewhere:
+            names = ", ".join(s.name for s in elsewhere)
+            yield Finding("broker", "warning", f"{config.place('mqtt')}: not tried, as {names} is not here")
+        else:
+            yield from check_broker(config, instance_name(path), publish=subject.publish)
 
 
 Check = Callable[[Subject], Iterator[Finding]]

@@ -12,6 +12,7 @@ from edge_asd.config import Config
 from edge_asd.errors import ConfigurationError
 from edge_asd.finding import Finding, State
 from edge_asd.secrets_file import find_secret, read_secret
+from edge_asd.unit import Unit
 from edge_asd.verification import default_cache
 
 _LITTLE_BYTES = 500_000_000
@@ -20,19 +21,24 @@ _TOO_LITTLE_BYTES = 50_000_000
 _TOO_FEW_FILES = 100
 
 
-def check_secrets(config: Config) -> Iterator[Finding]:
-    """Whether passwords and keys can be read, and by whom else; and certificates."""
+def check_secrets(config: Config, unit: Unit | None = None) -> Iterator[Finding]:
+    """Whether passwords and keys can be read, and by whom else; and certificates.
+
+    Args:
+        config: whose secrets, see `Unit.with_credentials`.
+        unit: that its daemon is to run in, where it is known.
+    """
     mqtt, metrics = config.mqtt, config.metrics
     if mqtt is not None:
-        yield from _secret(config, mqtt.password_file, "mqtt", "password_file")
+        yield from _secret(config, unit, mqtt.password_file, "mqtt", "password_file")
         if mqtt.tls is not None:
-            yield from _secret(config, mqtt.tls.key, "mqtt", "tls", "key")
+            yield from _secret(config, unit, mqtt.tls.key, "mqtt", "tls", "key")
             yield from _readable(config, mqtt.tls.certificate, "mqtt", "tls", "certificate")
             yield from _readable(config, mqtt.tls.ca, "mqtt", "tls", "ca")
     if metrics is not None:
-        yield from _secret(config, metrics.password_file, "metrics", "password_file")
+        yield from _secret(config, unit, metrics.password_file, "metrics", "password_file")
         if metrics.tls is not None:
-            yield from _secret(config, metrics.tls.key, "metrics", "tls", "key")
+            yield from _secret(config, unit, metrics.tls.key, "metrics", "tls", "key")
             yield from _readable(config, metrics.tls.certificate, "metrics", "tls", "certificate")
 
 
@@ -55,10 +61,13 @@ def check_folders(config: Config, state: Path) -> Iterator[Finding]:
     )
 
 
-def _secret(config: Config, path: Path | None, *key: str) -> Iterator[Finding]:
+def _secret(config: Config, unit: Unit | None, path: Path | None, *key: str) -> Iterator[Finding]:
     if path is None:
         return
     place, file = config.place(*key), find_secret(path)
+    if unit is not None and unit.is_elsewhere(path):
+        yield Finding("secret", "warning", f"{place}: {file} is not here; {unit.whereabouts(path)}")
+        return
     try:
         if key[-1] == "password_file":
             read_secret(path, ".".join(key))

@@ -313,12 +313,20 @@ def test_a_credential_that_is_missing_is_not_tried_again(pc: Container) -> None:
     assert pc.run("systemctl", "start", unit, check=False).returncode != 0
     time.sleep(2)
     assert (pc.show(unit, "ExecMainStatus"), pc.show(unit, "NRestarts")) == ("243", "0")
+    said = pc.run("edge-asd", "check", "-c", "/etc/edge-asd/keyless.yaml", check=False).stdout
+    assert "mqtt.password_file: /etc/edge-asd/secrets/none cannot be read: no such file" in said
     shutil.rmtree(pc.root / "etc/systemd/system/edge-asd@keyless.service.d")
     pc.run("systemctl", "daemon-reload")
     assert pc.run("systemctl", "start", unit, check=False).returncode != 0
     assert (pc.show(unit, "ExecMainStatus"), pc.show(unit, "NRestarts")) == ("78", "0")
     said = pc.run("journalctl", "--output=cat", "--priority=err", "--unit", unit).stdout
     assert "mqtt.password_file: /etc/edge-asd/mqtt-password: no such file" in said
+
+
+def test_check_as_root_reads_the_secrets_that_the_unit_is_handed(pc: Container) -> None:
+    said = pc.run("edge-asd", "check", "-c", "/etc/edge-asd/deaf.yaml", check=False).stdout
+    assert "mqtt.password_file: /etc/edge-asd/secrets/mqtt-password can be read" in said
+    assert "nothing listens there" in said, "the login is tried"
 
 
 def test_what_belongs_to_the_audio_group_can_be_opened_by_the_unit_and_nothing_else(pc: Container) -> None:
