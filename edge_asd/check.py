@@ -17,6 +17,7 @@ from edge_asd.check_files import check_folders, check_secrets
 from edge_asd.check_metrics import check_metrics
 from edge_asd.check_sound import check_device, check_recordings
 from edge_asd.check_time import Part, check_time
+from edge_asd.check_unit import check_unit
 from edge_asd.config import Config
 from edge_asd.config_file import instance_name, load_config
 from edge_asd.cores import allowed_cores, scoring_cores
@@ -122,6 +123,8 @@ def check_surroundings(subject: Subject) -> Iterator[Finding]:
     yield from check_clock(kernel_clock())
     for path, config in subject.configs:
         unit = subject.units.get(path)
+        if unit is not None:
+            yield from check_unit(config, unit)
         yield from check_secrets(config, unit)
         yield from check_folders(config, state_folder_in_use(path, subject.state))
         yield from check_recordings(config)

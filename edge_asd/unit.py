@@ -90,6 +90,14 @@ class Unit:
         """Whether it lies in a folder that the daemon does not see."""
         return any(path.resolve().is_relative_to(folder) for folder in self.hidden)
 
+    def owns(self, path: Path) -> bool:
+        """Whether it lies in the state folder, which systemd gives to the daemon's user at each start."""
+        return path.resolve().is_relative_to(self.state.resolve())
+
+    def can_write(self, folder: Path) -> bool:
+        """Whether the unit leaves it writable; modes are another matter."""
+        return any(folder.resolve().is_relative_to(place.resolve()) for place in self.writable)
+
     def _may(self, path: Path, wanted: int) -> bool:
         found = path.stat()
         shift = 6 if found.st_uid == self.user else 3 if found.st_gid in self.groups else 0

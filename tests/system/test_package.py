@@ -327,6 +327,14 @@ def test_check_as_root_reads_the_secrets_that_the_unit_is_handed(pc: Container) 
     said = pc.run("edge-asd", "check", "-c", "/etc/edge-asd/deaf.yaml", check=False).stdout
     assert "mqtt.password_file: /etc/edge-asd/secrets/mqtt-password can be read" in said
     assert "nothing listens there" in said, "the login is tried"
+    assert "edge-asd@deaf may read what /etc/edge-asd/deaf.yaml names" in said
+
+
+def test_check_as_root_names_what_the_daemon_may_not_read(pc: Container) -> None:
+    (pc.root / "etc/edge-asd/good.onnx").chmod(0o600)
+    said = pc.run("edge-asd", "check", "-c", "/etc/edge-asd/deaf.yaml", check=False).stdout
+    (pc.root / "etc/edge-asd/good.onnx").chmod(0o644)
+    assert "good.onnx cannot be read by edge-asd@deaf, whose user has no rights: sudo chmod a+r /etc/edge-asd/" in said
 
 
 def test_what_belongs_to_the_audio_group_can_be_opened_by_the_unit_and_nothing_else(pc: Container) -> None:
