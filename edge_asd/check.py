@@ -53,6 +53,8 @@ class Subject:
     """That daemons of these configurations are to run in, where they are known."""
     parts: list[Part] = field(default_factory=list)
     """Those that could be read, then the daemons that run now."""
+    running: dict[Path, int] = field(default_factory=dict)
+    """Processes of the daemons that run now with one of these configurations, by its resolved path."""
     uncounted: list[str] = field(default_factory=list)
     """Daemons that run, and why their work is not known."""
 
@@ -98,7 +100,9 @@ def check_daemons(subject: Subject) -> Iterator[Finding]:
         name = f"the daemon that runs as pid {instance.pid}"
         reason = instance.reason
         if instance.config is not None:
-            if os.path.realpath(instance.config) in given:
+            real = os.path.realpath(instance.config)
+            if real in given:
+                subject.running[Path(real)] = instance.pid
                 continue
             name = f"{name} ({instance.config})"
             try:
@@ -129,7 +133,7 @@ def check_surroundings(subject: Subject) -> Iterator[Finding]:
         yield from check_folders(config, state_folder_in_use(path, subject.state))
         yield from check_recordings(config)
         yield from check_device(config)
-        yield from check_metrics(config)
+        yield from check_metrics(config, unit, subject.running.get(Path(os.path.realpath(path))))
         elsewhere = [] if unit is None else [s for s in secrets_of(config.mqtt) if unit.is_elsewhere(s)]
         if elsewhere:
             names = ", ".join(s.name for s in elsewhere)

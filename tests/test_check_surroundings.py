@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import socket
+import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -23,6 +24,7 @@ from edge_asd.config import Config
 from edge_asd.config_file import load_config
 from edge_asd.errors import EXIT_CONFIGURATION, EXIT_DONE
 from edge_asd.finding import Finding
+from edge_asd.unit import Unit
 
 SMALL = "site: plant\nnode: hall\nmachines:\n  - {name: m, recordings: r, detectors: [m.onnx], alarm: {threshold: 3}}\n"
 NOBODY = 65534
@@ -47,10 +49,34 @@ def only(findings: Iterable[Finding]) -> tuple[str, str]:
 
 
 def test_an_address_of_the_metrics_that_is_not_there_is_told(configured: Callable[[str], Config]) -> None:
-    assert only(check_metrics(configured("metrics: {listen: '127.0.0.1:9464'}\n")))[0] == "ok"
+    assert only(check_metrics(configured("metrics: {listen: '127.0.0.1:0'}\n")))[0] == "ok"
     state, text = only(check_metrics(configured("metrics: {listen: '192.0.2.1:9464'}\n")))
     assert state == "warning" and "hall.yaml:5:11: metrics.listen: " in text and "192.0.2.1 now" in text
     assert not said(check_metrics(configured("")))
+
+
+def test_a_port_that_another_program_has_is_told_and_the_daemons_own_is_not(
+    configured: Callable[[str], Config],
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other, subprocess.Popen(["sleep", "60"]) as daemon:
+        port = other.getsockname()[1]
+        config = configured(f"metrics: {{listen: '127.0.0.1:{port}'}}\n")
+        taken = f"127.0.0.1:{port}: Address already in use; `sudo ss -ltnp` shows by what"
+        for running in (None, daemon.pid):
+            state, text = only(check_metrics(config, None, running))
+            assert state == "failed" and text == f"{config.file}:5:11: metrics.listen: {taken}"
+        own = f"/metrics on 127.0.0.1:{port}, by the daemon that runs as pid {os.getpid()}"
+        assert only(check_metrics(config, None, os.getpid())) == ("ok", own)
+        daemon.kill()
+
+
+def test_a_name_that_nobody_can_listen_to_and_a_port_of_root_are_told(configured: Callable[[str], Config]) -> None:
+    for host in ("no-such-host.invalid", "*"):
+        state, text = only(check_metrics(configured(f"metrics: {{listen: '{host}:0'}}\n")))
+        assert state == "failed" and f"metrics.listen: {host}:0: " in text
+    state, text = only(check_metrics(configured("metrics: {listen: '127.0.0.1:80'}\n"), Unit("edge-asd@hall", {})))
+    assert state == "failed"
+    assert text.endswith("127.0.0.1:80: Permission denied: edge-asd@hall may not: name a port from 1024")
 
 
 def test_the_clock_of_this_computer_is_asked() -> None:

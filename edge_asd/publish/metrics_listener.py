@@ -39,27 +39,33 @@ def listen(settings: MetricsSection, log: Log) -> socket.socket:
     host, port = settings.address
     try:
         try:
-            listener = _bound(host, port)
+            listener = bound(host, port)
         except OSError as error:
             if error.errno != errno.EADDRNOTAVAIL:
                 raise
-            listener = _bound(host, port, is_there=False)
+            listener = bound(host, port, is_there=False)
             log("metrics_address_missing", "warning", listen=settings.listen, hint=missing(host))
     except (OSError, UnicodeError) as error:
-        # Python adds the address to the system's words; those of a name that is not known have a negative number.
-        number = getattr(error, "errno", None) or 0
-        reason = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or str(error)
-        kind = PortInUseError if number == errno.EADDRINUSE else ConfigurationError
-        raise kind(f"metrics.listen: {host}:{port}: {reason}") from None
+        kind = PortInUseError if getattr(error, "errno", None) == errno.EADDRINUSE else ConfigurationError
+        raise kind(f"metrics.listen: {host}:{port}: {in_words(error)}") from None
     listener.setblocking(False)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)  # those accepted inherit it
     return listener
 
 
+def in_words(error: Exception) -> str:
+    """Why nobody can listen there."""
+    # Python adds the address to the system's words; those of a name that is not known have a negative number.
+    number = getattr(error, "errno", None) or 0
+    if number == errno.EACCES:
+        return f"{os.strerror(number)}: ports below 1024 are for root; take another, such as 9464"
+    return os.strerror(number) if number > 0 else getattr(error, "strerror", None) or str(error)
+
+
 def is_there(host: str) -> bool:
     """Whether this computer has an address now."""
     try:
-        _bound(host, 0).close()
+        bound(host, 0).close()
     except (OSError, UnicodeError) as error:
         return getattr(error, "errno", None) != errno.EADDRNOTAVAIL
     return True
@@ -70,7 +76,18 @@ def missing(host: str) -> str:
     return f"this computer does not have the address {host} now: nobody reaches the metrics until it does"
 
 
-def _bound(host: str, port: int, *, is_there: bool = True) -> socket.socket:
+def bound(host: str, port: int, *, is_there: bool = True) -> socket.socket:
+    """Listens.
+
+    Args:
+        host: address or name of this computer.
+        port: 0 is any that is free.
+        is_there: whether the address must be this computer's now.
+
+    Raises:
+        OSError: nobody can listen there.
+        UnicodeError: the name is none.
+    """
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -80,9 +97,6 @@ def _bound(host: str, port: int, *, is_there: bool = True) -> socket.socket:
             listener.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
         listener.bind((host, port))
         listener.listen(_BACKLOG)
-    except PermissionError as error:
-        listener.close()
-        raise OSError(f"{error.strerror}: ports below 1024 are for root; take another, such as 9464") from None
     except BaseException:
         listener.close()
         raise
