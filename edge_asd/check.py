@@ -29,7 +29,7 @@ from edge_asd.publish.journal import Level, is_journal, priority
 from edge_asd.publish.log import Log
 from edge_asd.startable import verify_startable
 from edge_asd.state_folder import folder_of, state_folder_in_use
-from edge_asd.unit import Unit, secrets_of, unit_of
+from edge_asd.unit import Unit, secrets_of, unit_of, why_no_unit
 from edge_asd.verification import load_detector
 
 SCHEMA = 1
@@ -116,6 +116,14 @@ def check_daemons(subject: Subject) -> Iterator[Finding]:
             yield Finding("daemons", "ok", f"{name} is counted")
 
 
+def check_names(subject: Subject) -> Iterator[Finding]:
+    """Whether a unit can have each one's name."""
+    for path in subject.paths:
+        wrong = why_no_unit(path)
+        if wrong is not None:
+            yield Finding("name", "failed", f"{path}: {wrong}")
+
+
 def check_scoring(subject: Subject) -> Iterator[Finding]:
     """Whether all of it is scored in time."""
     if subject.parts:
@@ -144,7 +152,7 @@ def check_surroundings(subject: Subject) -> Iterator[Finding]:
 
 Check = Callable[[Subject], Iterator[Finding]]
 
-CHECKS: tuple[Check, ...] = (check_configuration, check_daemons, check_surroundings, check_scoring)
+CHECKS: tuple[Check, ...] = (check_configuration, check_daemons, check_names, check_surroundings, check_scoring)
 """In this order; each tells what it finds as it finds it."""
 
 ONLY_CONFIGURATION: tuple[Check, ...] = (check_configuration, check_start)

@@ -21,6 +21,7 @@ from edge_asd.config_publish import MetricsSection, MqttSection
 
 CONFIGURATIONS = Path("/etc/edge-asd")
 """Of the Debian package's instances: ``NAME.yaml`` each."""
+_INSTANCE = re.compile("[A-Za-z0-9_-]{1,27}")
 _RUNNING = Path("/run/credentials")
 _STORES = tuple(Path(p, "credstore") for p in ("/etc", "/run", "/usr/local/lib", "/usr/lib"))
 """Where systemd looks for a credential whose path is relative (systemd.exec(5))."""
@@ -114,9 +115,21 @@ class Unit:
         return section.model_copy(update=update)
 
 
+def why_no_unit(config: Path) -> str | None:
+    """What is wrong with the name of a configuration of the package's folder; None for all others."""
+    if config.absolute().parent != CONFIGURATIONS:
+        return None
+    if config.suffix != ".yaml":
+        return f"its unit reads {config.stem}.yaml: sudo mv {config} {config.with_suffix('.yaml')}"
+    if not _INSTANCE.fullmatch(config.stem):
+        # A user's name has 31 characters at most, and this one begins with asd-.
+        return "no unit can have this name: at most 27 letters (a to z), digits, - and _ before .yaml"
+    return None
+
+
 def unit_of(config: Path) -> Unit | None:
     """The package's, where root asks for a configuration of its folder; None for all others."""
-    if os.geteuid() != 0 or config.absolute().parent != CONFIGURATIONS:
+    if os.geteuid() != 0 or config.absolute().parent != CONFIGURATIONS or why_no_unit(config) is not None:
         return None
     name = f"edge-asd@{config.stem}"
     state = Path("/var/lib/edge-asd", config.stem)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from edge_asd.check import Subject, check_configuration, check_surroundings
+from edge_asd.check import Subject, check_configuration, check_names, check_surroundings
 from edge_asd.unit import unit_of
 
 HEAD = "site: plant\nnode: hall\n"
@@ -112,3 +112,21 @@ def test_other_configurations_and_other_users_have_no_unit(etc: Path, monkeypatc
     assert unit_of(etc / "hall.yaml") is not None
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert unit_of(etc / "hall.yaml") is None
+
+
+@pytest.mark.parametrize("user", [0, 1000])
+def test_a_name_that_no_unit_can_have(etc: Path, monkeypatch: pytest.MonkeyPatch, user: int) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+
+    def say(name: str) -> list[str]:
+        return [f.text for f in check_names(Subject([etc / name], etc))]
+
+    limits = "no unit can have this name: at most 27 letters (a to z), digits, - and _ before .yaml"
+    assert say(f"{'a' * 27}.yaml") == say("Press-Hall_1.yaml") == []
+    for name in (f"{'a' * 28}.yaml", "press.hall.yaml", "press hall.yaml", "größe.yaml"):
+        assert say(name) == [f"{etc / name}: {limits}"]
+    assert say("press.yml") == [
+        f"{etc / 'press.yml'}: its unit reads press.yaml: sudo mv {etc / 'press.yml'} {etc / 'press.yaml'}"
+    ]
+    monkeypatch.setattr("edge_asd.unit.CONFIGURATIONS", etc.parent)
+    assert say("press hall.yml") == []
