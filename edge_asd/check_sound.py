@@ -10,13 +10,15 @@ from edge_asd.audio.guard import Guard
 from edge_asd.audio.level import SILENCE_DBFS
 from edge_asd.audio.opening import Opener
 from edge_asd.audio.portaudio import Backend, PortAudio
-from edge_asd.audio.recording import find_recordings
+from edge_asd.audio.recording import find_recordings, read_blocks
 from edge_asd.config import Config
 from edge_asd.devices import Listing, look_at
 from edge_asd.errors import ConfigurationError, DeviceError, RecordingError
 from edge_asd.finding import Finding
 from edge_asd.machine import device_settings
 
+_RATE = 16_000
+"""Hz; a recording is brought to that of the detectors, whichever it is."""
 _SECONDS = 1.0
 """To listen."""
 _CLIPPED_DBFS = -3.0
@@ -26,12 +28,13 @@ _FAINT_DBFS = -100.0
 
 
 def check_recordings(config: Config) -> Iterator[Finding]:
-    """Whether the machines that play recordings have any."""
+    """Whether the machines that play recordings have any, and the first has the channel that is to be heard."""
     for number, machine in enumerate(config.machines):
         if machine.recordings is None:
             continue
         try:
             files = find_recordings([machine.recordings])
+            next(read_blocks(files[0], sample_rate=_RATE, channel=machine.recording_channel))
         except RecordingError as error:
             yield Finding("recordings", "failed", f"{config.place('machines', number, 'recordings')}: {error}")
             continue

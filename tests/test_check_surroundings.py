@@ -19,6 +19,7 @@ from edge_asd.check_broker import check_broker
 from edge_asd.check_clock import Clock, check_clock, kernel_clock
 from edge_asd.check_files import check_folders, check_secrets
 from edge_asd.check_metrics import check_metrics
+from edge_asd.check_sound import check_recordings
 from edge_asd.cli import main
 from edge_asd.config import Config
 from edge_asd.config_file import load_config
@@ -77,6 +78,24 @@ def test_a_name_that_nobody_can_listen_to_and_a_port_of_root_are_told(configured
     state, text = only(check_metrics(configured("metrics: {listen: '127.0.0.1:80'}\n"), Unit("edge-asd@hall", {})))
     assert state == "failed"
     assert text.endswith("127.0.0.1:80: Permission denied: edge-asd@hall may not: name a port from 1024")
+
+
+def test_the_first_recording_is_opened_and_its_channel_is_there(
+    configured: Callable[[str], Config], tmp_path: Path, write_recording: Callable[..., Path]
+) -> None:
+    config = configured("")
+    write_recording("r/b.wav", [0.0] * 16_000)
+    assert only(check_recordings(config)) == ("ok", f"m: 1 recording in {tmp_path / 'r'}")
+    (tmp_path / "r/a.wav").write_text("nonsense")
+    where = f"{config.file}:4:15: machines.1.recordings: "
+    assert only(check_recordings(config)) == (
+        "failed",
+        f"{where}{tmp_path / 'r/a.wav'}: is not a WAV or FLAC recording",
+    )
+    (tmp_path / "r/a.wav").unlink()
+    config.file.write_text(SMALL.replace("recordings: r", "recordings: r, recording_channel: 2"))
+    state, text = only(check_recordings(load_config(config.file)))
+    assert state == "failed" and text.endswith("r/b.wav: has 1 channel(s); there is no channel 2")
 
 
 def test_the_clock_of_this_computer_is_asked() -> None:
