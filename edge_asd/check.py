@@ -15,6 +15,7 @@ from edge_asd.check_broker import check_broker
 from edge_asd.check_clock import check_clock, kernel_clock
 from edge_asd.check_files import check_folders, check_secrets
 from edge_asd.check_metrics import check_metrics
+from edge_asd.check_names import check_names
 from edge_asd.check_sound import check_device, check_recordings
 from edge_asd.check_time import Part, check_time
 from edge_asd.check_unit import check_unit
@@ -29,7 +30,7 @@ from edge_asd.publish.journal import Level, is_journal, priority
 from edge_asd.publish.log import Log
 from edge_asd.startable import verify_startable
 from edge_asd.state_folder import folder_of, state_folder_in_use
-from edge_asd.unit import Unit, secrets_of, unit_of, why_no_unit
+from edge_asd.unit import Unit, secrets_of, unit_of
 from edge_asd.verification import load_detector
 
 SCHEMA = 1
@@ -55,6 +56,8 @@ class Subject:
     """Those that could be read, then the daemons that run now."""
     running: dict[Path, int] = field(default_factory=dict)
     """Processes of the daemons that run now with one of these configurations, by its resolved path."""
+    others: list[tuple[Path, Config]] = field(default_factory=list)
+    """Of the other daemons that run now."""
     uncounted: list[str] = field(default_factory=list)
     """Daemons that run, and why their work is not known."""
 
@@ -106,7 +109,9 @@ def check_daemons(subject: Subject) -> Iterator[Finding]:
                 continue
             name = f"{name} ({instance.config})"
             try:
-                subject.parts.append(_part(load_config(instance.config), name, folder_of(instance), _Said()))
+                config = load_config(instance.config)
+                subject.others.append((instance.config, config))
+                subject.parts.append(_part(config, name, folder_of(instance), _Said()))
             except EdgeAsdError as error:
                 reason = str(error).splitlines()[0]
         if reason is not None:
@@ -116,12 +121,9 @@ def check_daemons(subject: Subject) -> Iterator[Finding]:
             yield Finding("daemons", "ok", f"{name} is counted")
 
 
-def check_names(subject: Subject) -> Iterator[Finding]:
-    """Whether a unit can have each one's name."""
-    for path in subject.paths:
-        wrong = why_no_unit(path)
-        if wrong is not None:
-            yield Finding("name", "failed", f"{path}: {wrong}")
+def check_neighbours(subject: Subject) -> Iterator[Finding]:
+    """Whether they get into each other's way, or into that of daemons that run now."""
+    yield from check_names(subject.configs, subject.others)
 
 
 def check_scoring(subject: Subject) -> Iterator[Finding]:
@@ -152,7 +154,7 @@ def check_surroundings(subject: Subject) -> Iterator[Finding]:
 
 Check = Callable[[Subject], Iterator[Finding]]
 
-CHECKS: tuple[Check, ...] = (check_configuration, check_daemons, check_names, check_surroundings, check_scoring)
+CHECKS: tuple[Check, ...] = (check_configuration, check_daemons, check_neighbours, check_surroundings, check_scoring)
 """In this order; each tells what it finds as it finds it."""
 
 ONLY_CONFIGURATION: tuple[Check, ...] = (check_configuration, check_start)

@@ -141,6 +141,21 @@ def test_links_that_go_round_in_a_circle(
     assert f"{circle}: Too many levels of symbolic links" in about(findings, "configuration")[0]["text"]
 
 
+def test_a_daemon_that_publishes_under_the_same_topics_is_told(
+    hall: Callable[..., Path], tiny: Callable[..., bytes], capsys: pytest.CaptureFixture[str], alone: list[Instance]
+) -> None:
+    broker = "mqtt: {host: 127.0.0.1, port: 9}"
+    one = hall("one", tiny(), 10, more=broker)
+    (one.parent / "yard").mkdir()
+    copy = one.rename(one.parent / "yard/one.yaml")
+    alone += [Instance(1001, hall("one", tiny(), 10, more=broker), None)]
+    copy.write_text(copy.read_text().replace("recordings: r", "recordings: ../r").replace("[one", "[../one"))
+    _, findings = check(capsys, copy)
+    machine, instance = (f["text"] for f in about(findings, "name"))
+    assert f"{one} has the same site, node and one-0: both would publish under" in machine
+    assert "is one to the broker as well" in instance
+
+
 def test_too_many_cores(
     hall: Callable[..., Path], tiny: Callable[..., bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from edge_asd.check import Subject, check_configuration, check_names, check_surroundings
+from edge_asd.check import Subject, check_configuration, check_surroundings
+from edge_asd.check_names import check_names
+from edge_asd.config_file import load_config
 from edge_asd.unit import unit_of
 
 HEAD = "site: plant\nnode: hall\n"
@@ -117,9 +119,10 @@ def test_other_configurations_and_other_users_have_no_unit(etc: Path, monkeypatc
 @pytest.mark.parametrize("user", [0, 1000])
 def test_a_name_that_no_unit_can_have(etc: Path, monkeypatch: pytest.MonkeyPatch, user: int) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: user)
+    config = load_config(configure(etc))
 
     def say(name: str) -> list[str]:
-        return [f.text for f in check_names(Subject([etc / name], etc))]
+        return [f.text for f in check_names([(etc / name, config)], [])]
 
     limits = "no unit can have this name: at most 27 letters (a to z), digits, - and _ before .yaml"
     assert say(f"{'a' * 27}.yaml") == say("Press-Hall_1.yaml") == []
