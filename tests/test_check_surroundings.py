@@ -215,6 +215,7 @@ def test_what_is_no_broker(configured: Callable[[str], Config], rude_port: int) 
 
     state, text = check(f"port: {rude_port}")
     assert state == "failed" and ":5:1: mqtt: 127.0.0.1:" in text and "does the port want TLS?" in text
+    assert "closed by the broker without an answer" in text, "as the daemon says it"
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     assert "nothing listens there (connection refused)" in check(f"port: {port}")[1]

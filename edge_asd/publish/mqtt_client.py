@@ -83,9 +83,11 @@ def publish_properties(*, is_json: bool, expiry_seconds: int | None = None) -> P
 def in_words(error: Exception, settings: MqttSection) -> str:
     """Why no connection came about, for the person who has to mend it."""
     if isinstance(error, socket.gaierror):
-        return f"the host name {settings.host} cannot be resolved ({error.strerror})"
+        hint = "is it written right, and does the plant's DNS know it?"
+        return f"the host name {settings.host} cannot be resolved ({error.strerror}): {hint}"
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the broker's certificate is not accepted: {error.verify_message}"
+        hint = "look at mqtt.tls.ca and mqtt.host, and at the clock"
+        return f"the broker's certificate is not accepted: {error.verify_message}: {hint}"
     if isinstance(error, ssl.SSLError):
         if error.reason == "WRONG_VERSION_NUMBER":
             return "the port does not speak TLS: leave mqtt.tls out, or name the port for TLS (often 8883)"
@@ -93,7 +95,8 @@ def in_words(error: Exception, settings: MqttSection) -> str:
     if isinstance(error, ConnectionResetError) and settings.tls is not None:
         return "closed during the TLS handshake: does the port speak TLS (often 8883)?"
     if isinstance(error, TimeoutError):
-        return f"no answer within {CONNECT_SECONDS:g} s"
+        hint = f"is it the right network, and does a firewall let port {settings.port} out?"
+        return f"no answer within {CONNECT_SECONDS:g} s: {hint}"
     if isinstance(error, ConnectionRefusedError):
         return "nothing listens there (connection refused)"
     return str(getattr(error, "strerror", None) or error)

@@ -1,4 +1,4 @@
-"""One test message to the broker, and in words what came of it: for `edge-asd check --publish`."""
+"""A login at the broker, a test message if wanted, and in words what came of it: for `edge-asd check`."""
 
 from __future__ import annotations
 
@@ -54,7 +54,15 @@ class _Heard:
     trouble: str | None = None
 
 
-def probe(settings: MqttSection, *, site: str, node: str, instance: str, seconds: float = CONNECT_SECONDS) -> Outcome:
+def probe(
+    settings: MqttSection,
+    *,
+    site: str,
+    node: str,
+    instance: str,
+    seconds: float = CONNECT_SECONDS,
+    publish: bool = True,
+) -> Outcome:
     """Connect, publish to ``edge_asd/SITE/NODE/daemon/INSTANCE/test`` (QoS 1), and tell what the broker answered.
 
     The client id is another than the daemon's, which may run meanwhile. It changes nothing that is retained.
@@ -65,6 +73,7 @@ def probe(settings: MqttSection, *, site: str, node: str, instance: str, seconds
         node: second part.
         instance: of the daemon.
         seconds: to wait for each answer.
+        publish: else it only logs in.
 
     Returns:
         What came of it; never an exception for anything that a broker or a network does.
@@ -91,11 +100,12 @@ def probe(settings: MqttSection, *, site: str, node: str, instance: str, seconds
             return outcome
         outcome.is_connected = True
         say(f"{address}: connected{'' if settings.tls is None else f', {_tls_version(client)}'}")
-        document = {"schema": SCHEMA, "site": site, "node": node, "instance": instance, "time": iso(datetime.now(UTC))}
-        expiry = publish_properties(is_json=True, expiry_seconds=_EXPIRY_SECONDS)
-        client.publish(topic, json.dumps(document), qos=1, properties=expiry)
-        _turn(client, seconds, lambda: heard.answer is not None)
-        say(f"{topic}: {_what_became(outcome, heard, seconds)}")
+        if publish:
+            document = {"schema": SCHEMA, "site": site, "node": node, "instance": instance}
+            expiry = publish_properties(is_json=True, expiry_seconds=_EXPIRY_SECONDS)
+            client.publish(topic, json.dumps(document | {"time": iso(datetime.now(UTC))}), qos=1, properties=expiry)
+            _turn(client, seconds, lambda: heard.answer is not None)
+            say(f"{topic}: {_what_became(outcome, heard, seconds)}")
         client.disconnect()
         _turn(client, 1.0, lambda: client.socket() is None)
     finally:

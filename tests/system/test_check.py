@@ -98,9 +98,26 @@ def test_a_broker_with_tls_and_a_password(check: Any, tmp_path: Path, guarded: B
         return found
 
     assert broker("tls: {ca: ca/ca.pem},", "word")["state"] == "ok"
-    assert "refuses the login" in broker("tls: {ca: ca/ca.pem},", "wrong")["text"]
-    assert "its certificate is not accepted" in broker("tls: {},", "word")["text"]
+    assert "the broker refuses the connection: Not auth" in broker("tls: {ca: ca/ca.pem},", "wrong")["text"]
+    assert "the broker's certificate is not accepted" in broker("tls: {},", "word")["text"]
     assert "does the port want TLS?" in broker("", "word")["text"]
+
+
+def test_a_broker_that_wants_a_certificate_is_told_as_the_daemon_tells_it(check: Any, tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "ca")
+    certificate, key = authority.issue("broker")
+    authority.issue("expired", is_expired=True)
+    options = [f"cafile {authority.certificate}", f"certfile {certificate}", f"keyfile {key}"]
+    broker = Broker(tmp_path / "broker", *options, "require_certificate true", "allow_anonymous true").start()
+    try:
+        for own, says in (
+            ("", "does the broker want a client certificate? then mqtt.tls.certificate is missing"),
+            (", certificate: ca/expired.pem, key: ca/expired.key", "expired.pem, and has it not expired?"),
+        ):
+            more = f"mqtt: {{host: localhost, port: {broker.port}, tls: {{ca: ca/ca.pem{own}}}}}"
+            assert check(more)["broker"][0]["text"].endswith(says)
+    finally:
+        broker.stop()
 
 
 def test_a_microphone(check: Any, tmp_path: Path) -> None:
