@@ -50,6 +50,8 @@ class Subject:
     """Send a test message to the broker."""
     configs: list[tuple[Path, Config]] = field(default_factory=list)
     """Those that could be read, whatever their detectors are like; secrets where the units take them from."""
+    rates: dict[Path, int] = field(default_factory=dict)
+    """Hz, the highest that a detector was made for that hears the device."""
     units: dict[Path, Unit] = field(default_factory=dict)
     """That daemons of these configurations are to run in, where they are known."""
     parts: list[Part] = field(default_factory=list)
@@ -80,6 +82,7 @@ def check_configuration(subject: Subject) -> Iterator[Finding]:
                 yield Finding("configuration", "failed", line if line.startswith(str(path)) else f"{path}: {line}")
             continue
         subject.parts.append(part)
+        subject.rates[path] = max((m.pipeline.sample_rate for m in part.machines if m.settings.channel), default=0)
         detectors = len({d.detector.sha256 for m in part.machines for d in m.pipeline.detectors})
         text = f"{path}: {_count(len(part.machines), 'machine')}, {_count(detectors, 'distinct detector')}"
         yield Finding("configuration", "ok", text)
@@ -142,7 +145,7 @@ def check_surroundings(subject: Subject) -> Iterator[Finding]:
         yield from check_secrets(config, unit)
         yield from check_folders(config, state_folder_in_use(path, subject.state))
         yield from check_recordings(config)
-        yield from check_device(config)
+        yield from check_device(config, wanted=subject.rates.get(path))
         yield from check_metrics(config, unit, subject.running.get(Path(os.path.realpath(path))))
         elsewhere = [] if unit is None else [s for s in secrets_of(config.mqtt) if unit.is_elsewhere(s)]
         if elsewhere:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edge_asd.audio.claim import Claim
-from edge_asd.audio.device import find_device
+from edge_asd.audio.device import find_device, missing_band
 from edge_asd.audio.guard import Guard
 from edge_asd.audio.level import SILENCE_DBFS
 from edge_asd.audio.opening import Opener
@@ -42,12 +42,13 @@ def check_recordings(config: Config) -> Iterator[Finding]:
         yield Finding("recordings", "ok", text, {"machine": machine.name, "files": len(files)})
 
 
-def check_device(config: Config, backend: Backend | None = None) -> Iterator[Finding]:
+def check_device(config: Config, backend: Backend | None = None, wanted: int | None = None) -> Iterator[Finding]:
     """Whether the device is there and gives sound on the channels that machines listen to.
 
     Args:
         config: whose device.
         backend: PortAudio unless given.
+        wanted: Hz, the highest rate that a detector was made for.
     """
     if config.device is None:
         return
@@ -57,6 +58,8 @@ def check_device(config: Config, backend: Backend | None = None) -> Iterator[Fin
 
         filter_standard_error()
         backend = PortAudio()
+    if config.device.rate is not None:
+        yield from _band(config.place("device", "rate"), config.device.rate, wanted)
     guard = Guard()
     try:
         listing, holder = _look(config, backend, guard)
@@ -77,6 +80,8 @@ def check_device(config: Config, backend: Backend | None = None) -> Iterator[Fin
         yield Finding("device", "failed", text, _figures(listing))
     elif listing is not None:
         yield Finding("device", "ok", f"{place}: takes {listing.line}", _figures(listing))
+        if config.device.rate is None and listing.rate is not None:
+            yield from _band(place, listing.rate, wanted)
         yield from _levels(config, listing)
 
 
@@ -99,6 +104,11 @@ def _look(config: Config, backend: Backend, guard: Guard) -> tuple[Listing | Non
         claim.give_back()
         with guard.watch("leaving PortAudio"):
             backend.shut_down()
+
+
+def _band(place: str, rate: int, wanted: int | None) -> Iterator[Finding]:
+    if wanted is not None and rate < wanted:
+        yield Finding("device", "warning", f"{place}: {missing_band(rate, wanted)}", {"rate": rate, "wanted": wanted})
 
 
 def _levels(config: Config, listing: Listing) -> Iterator[Finding]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from edge_asd.audio.device import missing_band
 from edge_asd.audio.microphone import Status
 from edge_asd.machine import DeviceFeed
 from edge_asd.publish import payloads
@@ -39,6 +40,7 @@ class DeviceNews:
         if status.is_heard:
             assert status.opening is not None  # what is heard was opened
             self._log("device_heard", "notice", **payloads.opening(status.opening), **self._books())
+            self._tell_missing_band(status.opening.rate)
         else:
             if before is not None and before.is_heard:
                 self._metrics.disturbances.labels("loss").inc()
@@ -59,6 +61,11 @@ class DeviceNews:
         for disturbance in self._microphone.take_disturbances():
             self._metrics.disturbances.labels(disturbance.kind).inc()
             self._log("audio_disturbance", "warning", kind=disturbance.kind, seconds=round(disturbance.seconds, 3))
+
+    def _tell_missing_band(self, rate: int) -> None:
+        wanted = max(machine.pipeline.sample_rate for machine in self._machines.values())
+        if rate < wanted:
+            self._log("device_rate_low", "warning", rate=rate, wanted=wanted, hint=missing_band(rate, wanted))
 
     def _books(self) -> dict[str, Any]:
         ledger = self._microphone.ledger

@@ -38,6 +38,8 @@ class Listing:
     """Mean power of each channel just now; -120 is digital silence."""
     problem: str | None
     """Why there is no level."""
+    rate: int | None = None
+    """Hz, that it was opened with."""
 
     @property
     def line(self) -> str:
@@ -166,6 +168,7 @@ def look_at(
         opening.source.name if opening.source else None,
         levels,
         None if levels else f"gives no samples within {_FIRST_SAMPLES_SECONDS:g} s",
+        opening.rate,
     )
 
 

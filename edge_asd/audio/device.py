@@ -36,6 +36,14 @@ class DeviceSettings:
         return " ".join(part for part in parts if part)
 
 
+def missing_band(rate: int, wanted: int) -> str:
+    """What is missing of the sound of a device that has a lower rate than the detectors were made for, both in Hz."""
+    return (
+        f"{rate} Hz is less than the {wanted} Hz that the detectors were made for: they miss what is above "
+        f"{rate / 2000:g} kHz; take a rate of {wanted} Hz or more, or another device"
+    )
+
+
 def find_device(
     inputs: Sequence[InputDevice],
     settings: DeviceSettings,

@@ -81,6 +81,24 @@ def test_what_cannot_be_heard(hall: Callable[..., Config], world: FastTime, devi
     assert "level" not in findings
 
 
+def test_a_rate_below_the_detectors_misses_part_of_the_sound(
+    hall: Callable[..., Config], world: FastTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_asd.check_sound._SECONDS", 0.01)  # how loud it is does not matter
+
+    def say(config: Config, rate: int) -> list[str]:
+        findings = check_device(config, FakeSoundSystem(world, FakeInput("USB", card=77, rate=rate)), 16_000)
+        return [f.text for f in findings if f.state == "warning" and f.check == "device"]
+
+    config, words = hall(), "8000 Hz is less than the 16000 Hz that the detectors were made for: they miss what is"
+    assert say(config, 16_000) == []
+    (text,) = say(config, 8_000)
+    assert text.startswith(f"{config.file}:3:1: device: {words} above 4 kHz; take a rate of 16000 Hz or more")
+    config.file.write_text(config.file.read_text().replace("{name: USB", "{rate: 8000, name: USB"))
+    (text,) = say(load_config(config.file), 16_000)  # also where the device does not have that rate
+    assert text.startswith(f"{config.file}:3:10: device.rate: {words}")
+
+
 def test_a_daemon_that_has_the_device_is_left_alone(hall: Callable[..., Config], world: FastTime) -> None:
     system = FakeSoundSystem(world, FakeInput("USB", card=77))
     claim = Claim()

@@ -210,6 +210,22 @@ def test_a_muted_input_is_suspect_and_not_an_anomaly(plant: Callable[..., Plant]
     assert hall.daemon.metric('edge_asd_signal_suspect{machine="rail-7",reason="silence"}') == 0
 
 
+def test_a_rate_that_misses_half_of_the_sound_is_told(tmp_path: Path, site_file: Path) -> None:
+    server = SoundServer(tmp_path / "sound", VirtualMicrophone("vmic", 48_000)).start()
+    machine = f"name: rail-7, channel: 1, detectors: [{site_file}], alarm: {{threshold: 11}}"
+    config = write_config(
+        tmp_path / "press.yaml", machine, mqtt="host: 127.0.0.1, port: 9", device="name: vmic, rate: 8000"
+    )
+    daemon = Daemon(config, **server.environment)
+    try:
+        told = daemon.wait_for("device_rate_low")
+        assert (told["level"], told["rate"], told["wanted"]) == ("warning", 8_000, RATE)
+        assert "they miss what is above 4 kHz" in told["hint"]
+    finally:
+        daemon.kill()
+        server.kill()
+
+
 def test_two_machines_on_two_channels(tmp_path: Path, site_file: Path) -> None:
     """One of them becomes louder, then the gain of both changes: only the second is the microphone's."""
     server = SoundServer(tmp_path / "sound", VirtualMicrophone("stereo", 48_000, 2)).start()
