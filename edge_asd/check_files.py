@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from edge_asd.config import Config
@@ -75,7 +76,10 @@ def _secret(config: Config, unit: Unit | None, path: Path | None, *key: str) -> 
             _read(file)
         mode = file.stat().st_mode
     except (ConfigurationError, OSError) as error:
-        yield _cannot_be_read("secret", place, file, error)
+        found = _cannot_be_read("secret", place, file, error)
+        if unit is not None and file not in (unit.credentials or {}).values() and not file.exists():
+            found = replace(found, text=f"{found.text}, and no LoadCredential= of {unit.name} names {file.name}")
+        yield found
         return
     if mode & (stat.S_IROTH | stat.S_IWOTH):
         who = "written" if mode & stat.S_IWOTH else "read"

@@ -73,7 +73,7 @@ def test_secrets_are_looked_for_where_the_unit_takes_them_from(
     config, word = configure(etc, BROKER), tmp_path / "secrets/its password"
     systemd(LoadCredential=[["mqtt-password", str(word)]])
     found = check(config)
-    assert found["secret"][0] == "failed" and f"{word} cannot be read: no such file" in found["secret"][1]
+    assert found["secret"][0] == "failed" and found["secret"][1].endswith(f"{word} cannot be read: no such file")
     word.parent.mkdir()
     word.write_text("swordfish\n")
     word.chmod(0o600)
@@ -83,6 +83,13 @@ def test_secrets_are_looked_for_where_the_unit_takes_them_from(
         f"{config}:3:50: mqtt.password_file: {word} can be read, and not by everybody",
     )
     assert "nothing listens there" in found["broker"][1], "the login is tried with it"
+
+
+def test_a_secret_that_nobody_hands_over(etc: Path, systemd: Callable[..., None]) -> None:
+    config = configure(etc, BROKER)
+    systemd()
+    hint = "cannot be read: no such file, and no LoadCredential= of edge-asd@hall names mqtt-password"
+    assert check(config)["secret"] == ("failed", f"{config}:3:50: mqtt.password_file: {etc / 'mqtt-password'} {hint}")
 
 
 def test_an_encrypted_secret_can_be_read_while_the_unit_runs(
