@@ -60,6 +60,8 @@ class Subject:
     """Processes of the daemons that run now with one of these configurations, by its resolved path."""
     others: list[tuple[Path, Config]] = field(default_factory=list)
     """Of the other daemons that run now."""
+    has_failed: bool = False
+    """Something that was found until now."""
     uncounted: list[str] = field(default_factory=list)
     """Daemons that run, and why their work is not known."""
 
@@ -155,9 +157,26 @@ def check_surroundings(subject: Subject) -> Iterator[Finding]:
             yield from check_broker(config, instance_name(path), publish=subject.publish)
 
 
+def check_rest(subject: Subject) -> Iterator[Finding]:
+    """What else would keep them from starting, where nothing that was found does: else it would be said twice."""
+    units = [(subject.units.get(path), config) for path, config in subject.configs]
+    secrets = [
+        (u, s) for u, config in units if u is not None for s in secrets_of(config.mqtt) + secrets_of(config.metrics)
+    ]
+    if not subject.has_failed and not any(unit.is_elsewhere(secret) for unit, secret in secrets):
+        yield from check_start(subject)
+
+
 Check = Callable[[Subject], Iterator[Finding]]
 
-CHECKS: tuple[Check, ...] = (check_configuration, check_daemons, check_neighbours, check_surroundings, check_scoring)
+CHECKS: tuple[Check, ...] = (
+    check_configuration,
+    check_daemons,
+    check_neighbours,
+    check_surroundings,
+    check_scoring,
+    check_rest,
+)
 """In this order; each tells what it finds as it finds it."""
 
 ONLY_CONFIGURATION: tuple[Check, ...] = (check_configuration, check_start)
@@ -172,13 +191,13 @@ def check(options: argparse.Namespace) -> int:
     for one in ONLY_CONFIGURATION if options.only_configuration else CHECKS:
         for finding in one(subject):
             findings.append(finding)
+            subject.has_failed |= finding.state == "failed"
             if not options.json:
                 print(f"{_head(finding)}{finding.state:<8} {finding.check:<14} {finding.text}", flush=True)
-    has_failed = any(f.state == "failed" for f in findings)
     if options.json:
-        document = {"schema": SCHEMA, "passed": not has_failed, "findings": [asdict(f) for f in findings]}
+        document = {"schema": SCHEMA, "passed": not subject.has_failed, "findings": [asdict(f) for f in findings]}
         print(json.dumps(document, indent=1))
-    return EXIT_CONFIGURATION if has_failed else EXIT_DONE
+    return EXIT_CONFIGURATION if subject.has_failed else EXIT_DONE
 
 
 def _head(finding: Finding) -> str:

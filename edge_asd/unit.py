@@ -81,7 +81,7 @@ class Unit:
         Raises:
             OSError: it is not there.
         """
-        above = dict.fromkeys((*reversed(path.absolute().parents), *reversed(path.resolve().parents)))
+        above = dict.fromkeys((*reversed(path.absolute().parents), *reversed(_real(path).parents)))
         for one in above:
             if not self._may(one, os.X_OK):
                 return one
@@ -89,15 +89,15 @@ class Unit:
 
     def hides(self, path: Path) -> bool:
         """Whether it lies in a folder that the daemon does not see."""
-        return any(path.resolve().is_relative_to(folder) for folder in self.hidden)
+        return any(_real(path).is_relative_to(folder) for folder in self.hidden)
 
     def owns(self, path: Path) -> bool:
         """Whether it lies in the state folder, which systemd gives to the daemon's user at each start."""
-        return path.resolve().is_relative_to(self.state.resolve())
+        return _real(path).is_relative_to(_real(self.state))
 
     def can_write(self, folder: Path) -> bool:
         """Whether the unit leaves it writable; modes are another matter."""
-        return any(folder.resolve().is_relative_to(place.resolve()) for place in self.writable)
+        return any(_real(folder).is_relative_to(_real(place)) for place in self.writable)
 
     def _may(self, path: Path, wanted: int) -> bool:
         found = path.stat()
@@ -157,6 +157,11 @@ def secrets_of(section: MqttSection | MetricsSection | None) -> list[Path]:
         return []
     key = None if section.tls is None else section.tls.key
     return [file for file in (section.password_file, key) if file is not None]
+
+
+def _real(path: Path) -> Path:
+    """Unlike Path.resolve() it takes links that go round in a circle."""
+    return Path(os.path.realpath(path))
 
 
 def _ask(service: str) -> dict[str, Any] | None:

@@ -12,7 +12,9 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from jsonschema import Draft202012Validator
 
 from edge_asd.check_broker import check_broker
@@ -72,9 +74,8 @@ def test_a_port_that_another_program_has_is_told_and_the_daemons_own_is_not(
 
 
 def test_a_name_that_nobody_can_listen_to_and_a_port_of_root_are_told(configured: Callable[[str], Config]) -> None:
-    for host in ("no-such-host.invalid", "*"):
-        state, text = only(check_metrics(configured(f"metrics: {{listen: '{host}:0'}}\n")))
-        assert state == "failed" and f"metrics.listen: {host}:0: " in text
+    state, text = only(check_metrics(configured("metrics: {listen: 'no-such-host.invalid:0'}\n")))
+    assert state == "failed" and "metrics.listen: no-such-host.invalid:0: " in text
     state, text = only(check_metrics(configured("metrics: {listen: '127.0.0.1:80'}\n"), Unit("edge-asd@hall", {})))
     assert state == "failed"
     assert text.endswith("127.0.0.1:80: Permission denied: edge-asd@hall may not: name a port from 1024")
@@ -96,6 +97,20 @@ def test_the_first_recording_is_opened_and_its_channel_is_there(
     config.file.write_text(SMALL.replace("recordings: r", "recordings: r, recording_channel: 2"))
     state, text = only(check_recordings(load_config(config.file)))
     assert state == "failed" and text.endswith("r/b.wav: has 1 channel(s); there is no channel 2")
+
+
+def test_what_only_a_start_would_find_is_found(
+    tmp_path: Path, tiny: Callable[..., bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All is well otherwise, and a daemon that ends with 78 would not be told of."""
+    (tmp_path / "m.onnx").write_bytes(tiny())
+    soundfile.write(tmp_path / "r.wav", np.zeros(16_000), 16_000)
+    config = tmp_path / "hall.yaml"
+    text = SMALL.replace("recordings: r", "recordings: r.wav")
+    for more, status in (("", EXIT_DONE), ("evidence: {group: nobody-knows}\n", EXIT_CONFIGURATION)):
+        config.write_text(text + more)
+        assert main(["check", "-c", str(config), "--state", str(tmp_path)]) == status
+    assert f"failed   configuration  {config}:5:12: evidence.group: " in capsys.readouterr().out
 
 
 def test_the_clock_of_this_computer_is_asked() -> None:

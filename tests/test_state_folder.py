@@ -82,8 +82,9 @@ def test_root_finds_the_folder_of_the_daemon_that_runs(
 def test_a_daemon_whose_file_is_a_link_to_itself_is_in_nobodys_way(home: Path, tmp_path: Path) -> None:
     config, circle, proc = (tmp_path / name for name in ("press.yaml", "circle.yaml", "proc"))
     circle.symlink_to(circle.name)
-    write_process(proc, 8, circle, "--state other")
-    write_process(proc, 9, config, "--state kept")
+    daemon = ("edge-asd", "run", "-c")
+    write_process(proc, 8, *daemon, str(circle), "--state", "other")
+    write_process(proc, 9, *daemon, str(config), "--state", "kept")
     assert state_folder_in_use(config, proc=proc) == Path("/hall/kept")
     assert state_folder_in_use(circle, proc=proc) == Path("/hall/other")
 
