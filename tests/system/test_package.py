@@ -357,6 +357,30 @@ def test_what_belongs_to_the_audio_group_can_be_opened_by_the_unit_and_nothing_e
         pc.run("systemctl", "stop", "edge-asd@card", check=False)
 
 
+def test_evidence_for_a_group_as_the_readme_has_it(pc: Container) -> None:
+    lines = (REPOSITORY / "systemd/README.md").read_text().split("groupadd quality")[1].split("```")
+    drop_in = pc.root / "etc/systemd/system/edge-asd@shown.service.d"
+    drop_in.mkdir(parents=True)
+    (drop_in / "group.conf").write_text(lines[2].removeprefix("ini\n"))
+    pc.run("groupadd", "quality")
+    pc.run("install", "-d", "-g", "quality", "-m", "2770", "/srv/evidence")
+    text = (pc.root / "etc/edge-asd/rail.yaml").read_text()
+    alarm = "{threshold: 0.001, raise_after: 1 of 1}"
+    (pc.root / "etc/edge-asd/shown.yaml").write_text(
+        text.replace("{threshold: 11}", alarm) + "evidence: {folder: /srv/evidence, group: quality, clips: true}\n"
+    )
+    pc.run("systemctl", "daemon-reload")
+    try:
+        pc.run("edge-asd", "check", "-c", "/etc/edge-asd/shown.yaml")
+        pc.run("systemctl", "start", "edge-asd@shown")
+        shown = until(lambda: pc.run("find", "/srv/evidence", "-name", "*.png").stdout.split(), "a picture", 40)
+        owner = pc.run("stat", "--format=%G %a", shown[0], str(Path(shown[0]).parent)).stdout.splitlines()
+        assert owner == ["quality 640", "quality 750"]
+        assert not [line for line in pc.log("edge-asd@shown") if line["event"] == "evidence_skipped"]
+    finally:
+        pc.run("systemctl", "stop", "edge-asd@shown", check=False)
+
+
 def test_the_unit_is_sound_and_locked_in(pc: Container) -> None:
     done = pc.run("systemd-analyze", "verify", "edge-asd@rail.service")
     assert (done.stdout, done.stderr) == ("", "")
