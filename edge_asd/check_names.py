@@ -67,6 +67,7 @@ def _ports(config: Config, other: Path, second: Config) -> Iterator[Finding]:
     """A port that is in use now is told elsewhere."""
     if config.metrics is None or second.metrics is None or config.metrics.address[1] == 0:
         return
-    if config.metrics.address == second.metrics.address:
+    (host, port), (other_host, other_port) = config.metrics.address, second.metrics.address
+    if port == other_port and (host == other_host or {host, other_host} & {"0.0.0.0", "::"}):
         place, listen = config.place("metrics", "listen"), config.metrics.listen
         yield Finding("metrics", "failed", f"{place}: {listen} is that of {other} too; name another port")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from grp import getgrnam
 from pathlib import Path
 
 from edge_asd.audio.recording import find_recordings
 from edge_asd.config import Config
 from edge_asd.errors import RecordingError
 from edge_asd.finding import Finding
+from edge_asd.site_calibration import site_calibration_path
 from edge_asd.unit import CONFIGURATIONS, Unit
 
 
@@ -30,7 +32,11 @@ def _files(config: Config, unit: Unit) -> Iterator[Finding]:
     places = {config.file: str(config.file)}
     for number, machine in enumerate(config.machines):
         for index, entry in enumerate(machine.detectors):
-            places.setdefault(entry.file, config.place("machines", number, "detectors", index))
+            place = config.place("machines", number, "detectors", index)
+            places.setdefault(entry.file, place)
+            calibration = site_calibration_path(entry.file, machine.name, None)
+            if calibration.is_file():
+                places.setdefault(calibration, place)
     if config.mqtt is not None and config.mqtt.tls is not None:
         for name in ("ca", "certificate"):
             file = getattr(config.mqtt.tls, name)
@@ -83,14 +89,13 @@ def _line(secret: Path) -> str:
 
 def _evidence(config: Config, unit: Unit) -> Iterator[Finding]:
     section = config.evidence
-    if (
-        section is None
-        or section.folder is None
-        or not (section.pictures or section.clips)
-        or unit.owns(section.folder)
-    ):
+    if section is None or not (section.pictures or section.clips):
         return
+    if section.group is not None:
+        yield from _group(config, section.group, unit)
     folder = section.folder
+    if folder is None or unit.owns(folder):
+        return
     text = f"{config.place('evidence', 'folder')}: {folder}"
     hint = f"leave it out: evidence is then kept in {unit.state / 'evidence'}"
     if unit.hides(folder):
@@ -98,6 +103,24 @@ def _evidence(config: Config, unit: Unit) -> Iterator[Finding]:
     elif not unit.can_write(folder):
         hint += f"; or ReadWritePaths={folder} by `sudo systemctl edit {unit.name}`"
         yield Finding("unit", "failed", f"{text} is read-only for {unit.name} (ProtectSystem=strict); {hint}")
+    elif folder.is_dir() and (obstacle := unit.obstacle(folder, os.W_OK | os.X_OK)) is not None:
+        hint = f"sudo install -d -g {section.group or 'GROUP'} -m 2770 {folder}, for a group that the unit is in"
+        yield Finding(
+            "unit", "failed", f"{text} cannot be written by {unit.name}, for {obstacle} is not for it: {hint}"
+        )
+
+
+def _group(config: Config, group: str, unit: Unit) -> Iterator[Finding]:
+    try:
+        number = getgrnam(group).gr_gid
+    except KeyError:  # others tell of it
+        return
+    if number not in unit.groups or not unit.knows_groups:
+        lines = f"SupplementaryGroups={group}, PrivateUsers=no and SystemCallFilter=@chown"
+        text = (
+            f"{unit.name} cannot give files to {group}: `sudo systemctl edit {unit.name}`, and there [Service], {lines}"
+        )
+        yield Finding("unit", "failed", f"{config.place('evidence', 'group')}: {text}")
 
 
 def _why_not(unit: Unit, path: Path) -> str | None:

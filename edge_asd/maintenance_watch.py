@@ -29,7 +29,6 @@ _SAME_END_SECONDS = 60.0
 """A maintenance that is commanded anew and ends so little later is worth no line."""
 _REPEATED_SECONDS = 10.0
 """A broker gives what is retained right after the connection: the same command in this time is no new one."""
-_MOST_WAITING = 100
 _STOP_SECONDS = 5.0
 """A folder that is kept locked costs two."""
 
@@ -81,7 +80,9 @@ class MaintenanceWatch:
         """With reading and with writing, that were told."""
         self._told: dict[str, Maintenance] = {}
         """By machine: what the log says of it."""
-        self._commands: queue.Queue[_Heard] = queue.Queue(_MOST_WAITING)
+        self._commands: dict[tuple[str, bool], _Heard] = {}
+        """The newest of each machine, retained or not: who repeats one crowds out nobody."""
+        self._hearing = threading.Lock()
         self._asked: queue.SimpleQueue[str] = queue.SimpleQueue()
         """Machines that somebody wanted something of, and that is done."""
         self._connected_at = float("-inf")
@@ -104,10 +105,8 @@ class MaintenanceWatch:
     def hear(self, topic: str, payload: bytes, is_retained: bool = False) -> None:
         """Take a message from any thread; it is done at the next `look`."""
         heard = _Heard(topic.split("/")[-3], payload.decode(errors="replace"), is_retained, time.monotonic())
-        try:
-            self._commands.put_nowait(heard)
-        except queue.Full:
-            self._log("maintenance_command_dropped", "warning", machine=heard.machine)
+        with self._hearing:
+            self._commands[heard.machine, is_retained] = heard
         self._woken.set()
 
     def start(self) -> None:
@@ -118,8 +117,9 @@ class MaintenanceWatch:
         """Read the file and do what was heard; it may wait for the disk, and for who has the folder locked."""
         self._read()  # before the commands: it knows those of a former process
         asked = []
-        while not self._commands.empty():
-            heard = self._commands.get_nowait()
+        with self._hearing:
+            commands, self._commands = self._commands, {}
+        for heard in sorted(commands.values(), key=lambda one: one.moment):
             if heard.text.strip():
                 self._take(heard)
                 asked.append(heard.machine)

@@ -27,7 +27,7 @@ _STORES = tuple(Path(p, "credstore") for p in ("/etc", "/run", "/usr/local/lib",
 """Where systemd looks for a credential whose path is relative (systemd.exec(5))."""
 _ASKED = (
     *("LoadCredential", "LoadCredentialEncrypted", "SupplementaryGroups", "User"),
-    *("ProtectHome", "PrivateTmp", "ReadWritePaths"),
+    *("ProtectHome", "PrivateTmp", "PrivateUsers", "ReadWritePaths"),
 )
 _ASK_SECONDS = 10.0
 _HOMES = Path("/home"), Path("/root"), Path("/run/user")
@@ -48,6 +48,8 @@ class Unit:
     """Number of its user, where that is there while it does not run."""
     groups: frozenset[int] = frozenset()
     """Its user is in."""
+    knows_groups: bool = False
+    """It sees them as they are (PrivateUsers=no), and may give files to them."""
     hidden: tuple[Path, ...] = (*_HOMES, *_TEMPORARY)
     """Folders that it does not see."""
     writable: tuple[Path, ...] = ()
@@ -145,6 +147,7 @@ def unit_of(config: Path) -> Unit | None:
         frozenset(key for key, _ in found["LoadCredentialEncrypted"]),
         _number(found["User"]),
         frozenset(_groups(found["SupplementaryGroups"])),
+        not found["PrivateUsers"],
         (*homes, *(_TEMPORARY if found["PrivateTmp"] else ())),
         tuple(Path(path.lstrip("-+")) for path in found["ReadWritePaths"]),
         state,

@@ -67,3 +67,12 @@ def test_one_port_for_the_metrics_of_two(write: Write) -> None:
     ((state, text),) = say([one, two, three, four])
     assert state == "failed"
     assert text == f"{one[0]}:3:11: metrics.listen: 127.0.0.1:9464 is that of {two[0]} too; name another port"
+
+
+def test_a_port_on_all_addresses_is_that_of_each(write: Write) -> None:
+    one, two, three = (
+        write(f"{n}.yaml", f"m{n}", more=f"metrics: {{listen: '{listen}'}}\n")
+        for n, listen in enumerate(["0.0.0.0:9464", "127.0.0.1:9464", "127.0.0.1:9465"])
+    )
+    ((state, text),) = say([one, two, three])
+    assert state == "failed" and text.endswith(f"0.0.0.0:9464 is that of {two[0]} too; name another port")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import grp
 import os
 import shutil
 import tempfile
@@ -106,3 +107,29 @@ def test_evidence_can_be_kept_only_where_the_unit_may_write(etc: Path, say: Say)
     assert say(f"evidence: {{folder: {etc / 'kept'}}}\n", writable=(etc / "kept",)) == []
     assert "is not what edge-asd@hall has there" in say("evidence: {folder: /tmp/kept}\n")[0][1]
     assert say(f"evidence: {{folder: {etc / 'kept'}, pictures: false}}\n") == []
+
+
+def test_evidence_in_a_folder_that_the_units_user_may_not_write(etc: Path, say: Say) -> None:
+    kept = etc / "kept"
+    kept.mkdir(mode=0o755)
+    ((state, text),) = say(f"evidence: {{folder: {kept}}}\n", writable=(kept,))
+    assert state == "failed" and f"{kept} cannot be written by {NAME}, for {kept} is not for it" in text
+    kept.chmod(0o770)
+    assert say(f"evidence: {{folder: {kept}}}\n", writable=(kept,), groups=frozenset({os.getegid()})) == []
+
+
+def test_a_group_must_be_the_units_and_known_to_it(say: Say) -> None:
+    number = grp.getgrnam("audio").gr_gid
+    for unit in ({}, {"groups": frozenset({number})}, {"knows_groups": True}):
+        ((state, text),) = say("evidence: {group: audio}\n", **unit)
+        assert state == "failed" and "evidence.group: edge-asd@hall cannot give files to audio" in text
+        assert "SupplementaryGroups=audio, PrivateUsers=no and SystemCallFilter=@chown" in text
+    assert say("evidence: {group: audio}\n", groups=frozenset({number}), knows_groups=True) == []
+
+
+def test_a_calibration_beside_its_detector_must_be_readable_too(etc: Path, say: Say) -> None:
+    calibration = etc / "m.m.calibration.json"
+    calibration.touch()
+    calibration.chmod(0o600)
+    ((state, text),) = say()
+    assert state == "failed" and text.endswith(f"whose user has no rights: sudo chmod a+r {calibration}")

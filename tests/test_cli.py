@@ -256,9 +256,9 @@ def test_a_configuration_that_names_what_is_not_there(
         ),
         (usable + "mqtt: {host: x, tls: {ca: ca.pem}}\n", "7:17", "mqtt.tls: a certificate or key cannot be used"),
         (
-            usable + "metrics: {listen: 'no-such-host.invalid:9464'}\n",
-            "7:11",
-            "metrics.listen: no-such-host.invalid:9464: ",
+            usable + "metrics: {listen: '127.0.0.1:0', username: u, password_file: secret}\n",
+            "7:47",
+            f"metrics.password_file: {tmp_path / 'secret'}: no such file",
         ),
     ]:
         path.write_text(text)

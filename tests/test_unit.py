@@ -24,6 +24,7 @@ AS_PACKAGED: dict[str, Any] = {
     "User": "asd-hall",
     "ProtectHome": "yes",
     "PrivateTmp": True,
+    "PrivateUsers": True,
     "ReadWritePaths": [],
 }
 """As busctl of Debian 12 gives it of our unit; tests/system/test_package.py asks the real one."""

@@ -217,7 +217,7 @@ def evidence_group(section: EvidenceSection) -> int | None:
         raise ConfigurationError(f"there is no group {name} on this computer") from None
     if os.geteuid() != 0 and number not in (os.getegid(), *os.getgroups()):
         raise ConfigurationError(
-            f"the daemon's user is not in group {name}; under systemd, SupplementaryGroups={name} helps"
+            f"the daemon's user is not in group {name}; SupplementaryGroups={name} and PrivateUsers=no of a unit help"
         )
     return number
 

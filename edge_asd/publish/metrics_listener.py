@@ -18,8 +18,8 @@ _IP_FREEBIND = 15
 """Of ip(7)."""
 
 
-class PortInUseError(ConfigurationError):
-    """Another program has it now."""
+class NotNowError(ConfigurationError):
+    """Another program has the port, or nobody knows the name: that may pass."""
 
 
 def listen(settings: MetricsSection, log: Log) -> socket.socket:
@@ -33,8 +33,8 @@ def listen(settings: MetricsSection, log: Log) -> socket.socket:
         log: told of an address that is not there.
 
     Raises:
-        PortInUseError: another program has the port.
-        ConfigurationError: it is not allowed, or the name is not known.
+        NotNowError: another program has the port, or nobody knows the name.
+        ConfigurationError: it is not allowed, or no name at all.
     """
     host, port = settings.address
     try:
@@ -46,7 +46,9 @@ def listen(settings: MetricsSection, log: Log) -> socket.socket:
             listener = bound(host, port, is_there=False)
             log("metrics_address_missing", "warning", listen=settings.listen, hint=missing(host))
     except (OSError, UnicodeError) as error:
-        kind = PortInUseError if getattr(error, "errno", None) == errno.EADDRINUSE else ConfigurationError
+        # A network that comes up late knows no names yet.
+        passes = isinstance(error, socket.gaierror) or getattr(error, "errno", None) == errno.EADDRINUSE
+        kind = NotNowError if passes else ConfigurationError
         raise kind(f"metrics.listen: {host}:{port}: {in_words(error)}") from None
     listener.setblocking(False)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)  # those accepted inherit it

@@ -26,7 +26,7 @@ from edge_asd.publish.http_connection import Connection, Stage
 from edge_asd.publish.http_crowd import Crowd
 from edge_asd.publish.http_message import Answer, Request
 from edge_asd.publish.log import Log
-from edge_asd.publish.metrics_listener import PortInUseError, listen
+from edge_asd.publish.metrics_listener import NotNowError, listen
 from edge_asd.publish.metrics_pages import Login, Pages
 from edge_asd.publish.server_certificate import ServerCertificate
 from edge_asd.secrets_file import read_secret
@@ -59,7 +59,8 @@ class MetricsServer:
 
         Raises:
             ConfigurationError: the address can never be listened on; password, certificate or key cannot be used. A
-                port that another program has now is waited for: the machines must be heard all the same.
+                port that another program has now, and a name that is not known yet, are waited for: the machines must
+                be heard all the same.
         """
         self._log = log
         login = None
@@ -69,13 +70,13 @@ class MetricsServer:
         self._pages = Pages(registry, complaint, login)
         self._settings = settings
         self.port: int | None = None
-        """None while another program has it."""
+        """None while it cannot be had."""
         self._selector = selectors.DefaultSelector()
         self._listener = socket.socket()  # bound to nothing, till there is another
         try:
             self._listen()
-        except PortInUseError as error:
-            hint = f"tried again every {_RETRY_SECONDS:g} s; give each daemon a port of its own"
+        except NotNowError as error:
+            hint = f"tried again every {_RETRY_SECONDS:g} s; is the port another daemon's, the name misspelt?"
             log("metrics_not_served", "warning", error=str(error), hint=hint)
         self._woken, self._waker = socket.socketpair()
         self._selector.register(self._woken, selectors.EVENT_READ)

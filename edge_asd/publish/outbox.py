@@ -272,7 +272,8 @@ class Outbox:
             while found is not None and found[1].id in self._settled:
                 found = file.oldest(topic, found[0])
             with self._change:
-                self._stored.find(topic, sought, found)
+                if found is None or found[1].id not in self._settled:  # else it was just received; read on next time
+                    self._stored.find(topic, sought, found)
 
     def _tell(self) -> None:
         """Count, and say what had to go."""

@@ -12,7 +12,7 @@ import pytest
 from parts.metrics_server import Served
 from parts.waiting import until
 
-from edge_asd.publish import metrics_server
+from edge_asd.publish import metrics_listener, metrics_server
 from edge_asd.publish.metrics_listener import is_there
 
 
@@ -53,6 +53,19 @@ def test_a_port_in_use_is_told_and_waited_for(monkeypatch: pytest.MonkeyPatch) -
         assert second.log[1]["event"] == "metrics_served"
     finally:
         second.server.stop()
+
+
+def test_a_name_that_nobody_knows_yet_is_told_and_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A computer may start before its network knows names."""
+    monkeypatch.setattr(metrics_server, "_RETRY_SECONDS", 0.1)
+    bound, names = metrics_listener.bound, {"press-pc.invalid": "127.0.0.1"}
+    with Served("press-pc.invalid") as served:
+        assert served.server.port is None
+        assert [line["event"] for line in served.log] == ["metrics_not_served"]
+        monkeypatch.setattr(metrics_listener, "bound", lambda host, port: bound(names[host], port))  # now it is known
+        until(lambda: served.server.port, "the port")
+        served.host = "127.0.0.1"
+        assert served.get("/healthz")[0] == 200
 
 
 def test_who_waits_for_a_port_stops_at_once() -> None:
