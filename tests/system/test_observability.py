@@ -141,7 +141,7 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
             daemon.kill()
         plant.prometheus.stop()
         alertmanager.stop()
-        broker.kill()
+        broker.stop()
         sound.kill()
         told.close()
 
@@ -265,7 +265,7 @@ def test_the_variables_of_the_dashboard_have_values(plant: Plant) -> None:
 
 
 def test_the_broker_dies(plant: Plant) -> None:
-    plant.broker.kill()
+    plant.broker.stop()
     plant.wait_for("EdgeAsdBrokerLost", instance="hall/press")
     plant.broker.start()
     plant.wait_for("EdgeAsdBrokerLost", "resolved", seconds=90, instance="hall/press")
