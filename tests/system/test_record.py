@@ -184,10 +184,8 @@ def test_a_device_that_is_held_or_absent_is_an_error_at_once(
         daemon.wait_for("device_heard")
         status, said, errors = Recording(server, config, tmp_path / "data", "rail-7", "--hours", "1").end()
         assert (status, said) == (1, "")
-        assert re.search(
-            rf"edge-asd: 'vmic' is held by .*run -c {re.escape(str(daemon_config))} --log json \(pid {daemon.process.pid}\)\n$",
-            errors,
-        ), errors
+        command = f"run -c {daemon_config} --log json (pid {daemon.process.pid})"
+        assert re.search(rf"edge-asd: 'vmic' is held by .*{re.escape(command)}\n$", errors), errors
         assert daemon.terminate() == 0
     finally:
         daemon.kill()
