@@ -14,6 +14,7 @@ import pytest
 import soundfile
 from jsonschema import Draft202012Validator
 from onnx import TensorProto, helper, numpy_helper
+from parts.reloading import Plant
 
 from edge_asd.calibration import Calibration
 from edge_asd.demo.clips import write_dataset
@@ -180,3 +181,13 @@ def _train_statistics(data: Path, out: Path, ids: tuple[str, ...] | None = None)
 
     train(read_training_set(data, "slider", ids=ids), out)
     return out
+
+
+@pytest.fixture
+def plant(tmp_path: Path, tiny: Callable[..., bytes]) -> Iterator[Plant]:
+    """A daemon of two machines that can be reloaded; it need not run."""
+    plant = Plant(tmp_path, tiny)
+    plant.write("name: rail-7", "name: rail-8")
+    plant.begin()
+    yield plant
+    plant.end()

@@ -9,8 +9,7 @@ import random
 import shutil
 import time
 import weakref
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,16 +19,6 @@ from parts.reloading import Plant
 from parts.waiting import until
 
 from edge_asd.publish import payloads
-
-
-@pytest.fixture
-def plant(tmp_path: Path, tiny: Callable[..., bytes]) -> Iterator[Plant]:
-    plant = Plant(tmp_path, tiny)
-    plant.write("name: rail-7", "name: rail-8")
-    plant.begin()
-    yield plant
-    plant.end()
-
 
 # --------------------------------------------------------------------------------------------------- what is taken up
 

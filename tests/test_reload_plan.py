@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,15 +12,6 @@ from parts.reloading import Plant
 from edge_asd.logmel import LogMelParameters
 
 HEAD = "evidence: {pictures: false}"
-
-
-@pytest.fixture
-def plant(tmp_path: Path, tiny: Callable[..., bytes]) -> Iterator[Plant]:
-    plant = Plant(tmp_path, tiny)
-    plant.write("name: rail-7", "name: rail-8")
-    plant.begin()
-    yield plant
-    plant.end()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,6 @@ from edge_asd.pipeline import Reading
 from edge_asd.publish.payloads import MachineState
 
 ALARM = "alarm: {threshold: %g, raise_after: 2 of 3, clear_after: 3, rest_seconds: 0}"
-
-
-@pytest.fixture
-def plant(tmp_path: Path, tiny: Callable[..., bytes]) -> Iterator[Plant]:
-    plant = Plant(tmp_path, tiny)
-    plant.write("name: rail-7", "name: rail-8")
-    plant.begin()
-    yield plant
-    plant.end()
 
 
 class Day(Plant):

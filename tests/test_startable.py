@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,15 +17,6 @@ from edge_asd.startable import verify_startable
 
 USUAL = "evidence: {pictures: false}"
 METRICS = "metrics: {listen: 127.0.0.1:0"
-
-
-@pytest.fixture
-def plant(tmp_path: Path, tiny: Callable[..., bytes]) -> Iterator[Plant]:
-    plant = Plant(tmp_path, tiny)
-    plant.write("name: rail-7", "name: rail-8")
-    plant.begin()
-    yield plant
-    plant.end()
 
 
 @pytest.mark.parametrize(

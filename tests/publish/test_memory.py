@@ -154,7 +154,8 @@ def test_a_reload_before_the_disk_comes_leaves_no_vote_of_another_threshold(path
     second.outbox.close()
 
 
-def test_what_was_told_before_the_disk_came_goes_on_and_the_former_incident_is_cleared(path: Path, away: Path) -> None:
+def told_without_the_disk(path: Path, away: Path) -> tuple[dict[str, Any], Process, dict[str, Any]]:
+    """An alert whose incident stays open; a process that does not know of it, and what that raises."""
     first = Process(path)
     (former,) = first.hear(QUIET, LOUD, LOUD)
     first.outbox.close()
@@ -162,6 +163,11 @@ def test_what_was_told_before_the_disk_came_goes_on_and_the_former_incident_is_c
     take_away(path, away)
     second = Process(path)
     (raised,) = second.hear(LOUD, LOUD)
+    return former, second, raised
+
+
+def test_what_was_told_before_the_disk_came_goes_on_and_the_former_incident_is_cleared(path: Path, away: Path) -> None:
+    former, second, raised = told_without_the_disk(path, away)
     assert raised["sequence"] > time.time() - 60, "its number is above any that may have been"
     bring_back(path, away, second)
     cleared, *others = second.hear(None, LOUD)
@@ -180,13 +186,7 @@ def test_what_was_told_before_the_disk_came_goes_on_and_the_former_incident_is_c
 
 def test_a_kill_right_after_the_disk_came_forgets_neither(path: Path, away: Path) -> None:
     """The disk took what was made without knowing it, and no window came after that."""
-    first = Process(path)
-    (former,) = first.hear(QUIET, LOUD, LOUD)
-    first.outbox.close()
-
-    take_away(path, away)
-    second = Process(path)
-    (raised,) = second.hear(LOUD, LOUD)
+    former, second, raised = told_without_the_disk(path, away)
     bring_back(path, away, second)
     until(lambda: not second.outbox._memory, "the disk", 5)
     second.outbox.close()
