@@ -28,7 +28,7 @@ Where to look next:
   edge-asd replay --detector FILE PATH...     score your own recordings, with a table or --json
   edge-asd-train simulate --out DIR           the simulated slide rail as WAVs, normal and faulty
   edge-asd-train cae --data DIR --machine slider --out FILE    make a detector from normal sound
-  edge-asd run -c CONFIG                      the daemon: MQTT alerts, Prometheus metrics, JSON log
+  edge-asd run -c CONFIG                      the daemon: MQTT alerts, Prometheus metrics, a log
   README.md                                   all of this, in order
 """
 
